@@ -1,0 +1,164 @@
+"""StepReport: memory and time of one steady training step of one rank, predicted or measured under the same names."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from simulator.components import Component, Phase, Role
+
+SCHEMA_VERSION = 1
+
+Bytes = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """Base of records: unknown fields are refused, values may not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PeakPoint(Record):
+    """Where in the step the most bytes are allocated: the operation whose outputs raise them to the peak."""
+
+    phase: Phase
+    component: Component
+    operation: str
+
+
+class TimelinePoint(Record):
+    """Bytes allocated at most while one component runs in one phase, in order of execution."""
+
+    phase: Phase
+    component: Component
+    bytes: Bytes
+
+
+class ComponentBytes(Record):
+    """Bytes that one component owns. Activations: storages it created that are alive after the last forward."""
+
+    component: Component
+    parameters_bytes: Bytes = 0
+    gradients_bytes: Bytes = 0
+    optimizer_bytes: Bytes = 0
+    activations_bytes: Bytes = 0
+
+
+class Memory(Record):
+    """Bytes of one rank, each storage counted once.
+
+    ``activations_bytes``: alive after the last forward, before its backward, beyond parameters, buffers, gradients, states and
+    inputs. ``optimizer_bytes`` includes the step counters. ``at_peak`` gives every category at the instant of the peak; they
+    add up to ``peak_allocated_bytes``. ``peak_reserved_bytes``: what the allocator took from the device, where it tells.
+    """
+
+    parameters_bytes: Bytes
+    buffers_bytes: Bytes
+    gradients_bytes: Bytes
+    optimizer_bytes: Bytes
+    inputs_bytes: Bytes
+    activations_bytes: Bytes
+    peak_allocated_bytes: Bytes
+    peak_reserved_bytes: Bytes | None = None
+    peak_at: PeakPoint
+    at_peak: dict[Role, Bytes]
+    components: list[ComponentBytes]
+    timeline: list[TimelinePoint]
+
+
+class ComponentTime(Record):
+    """Seconds of one component in one phase, with the work that it did."""
+
+    component: Component
+    phase: Phase
+    time_s: Seconds
+    flops: Number = 0.0
+    traffic_bytes: Number = 0.0
+    operations: Annotated[int, Field(ge=0)] = 0
+
+
+class Time(Record):
+    """Seconds of one step. The five parts are disjoint and add up to ``step_s``; so do the rows and the same rest.
+
+    ``exposed_communication_s``: time in which the rank waits for the network and computes nothing. ``other_s``: what is none
+    of the others: data loading and the host between phases.
+    """
+
+    step_s: Seconds
+    forward_s: Seconds
+    backward_s: Seconds
+    optimizer_s: Seconds
+    exposed_communication_s: Seconds
+    other_s: Seconds
+    communication_s: Seconds
+    rows: list[ComponentTime]
+    repeats_s: list[Seconds] = []
+
+
+class CommunicationRow(Record):
+    """One collective of the step: all its calls together."""
+
+    name: str
+    component: Component
+    collective: str
+    ranks: int
+    calls: int
+    bytes_per_call: Number
+    time_s: Seconds
+    exposed_s: Seconds
+    latency_s: Seconds
+    bottleneck: str
+
+
+class Throughput(Record):
+    """``tokens_per_s`` of the whole job. ``model_flops``: forward FLOPs of all ranks times three, active parameters, half of the
+    causal scores, no recomputation; ``mfu`` divides them by time and by the peak of all devices for the compute dtype."""
+
+    tokens_per_s: Number
+    model_flops: Number
+    mfu: Number | None
+
+
+class Provenance(Record):
+    """What made the report: the program, its versions, the machine and the command."""
+
+    tool: str
+    device: str
+    machine: str = ""
+    versions: dict[str, str] = {}
+    command: str = ""
+    threads: int | None = None
+    memory_source: str = ""
+    time_source: str = ""
+    notes: list[str] = []
+
+
+class DefaultUsed(Record):
+    """A value that nobody gave, and why it was taken."""
+
+    field: str
+    value: str
+    reason: str
+
+
+class StepReport(Record):
+    """The ledger of one steady step (the third or later; gradients are freed after it) of one rank."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["predicted", "measured"]
+    model: str
+    parameters: Annotated[int, Field(ge=0)]
+    active_parameters: Annotated[int, Field(ge=0)]
+    plan: dict[str, object]
+    fabric: str
+    memory: Memory
+    time: Time
+    throughput: Throughput
+    communication: list[CommunicationRow] = []
+    bottleneck: str = ""
+    bottleneck_link: str | None = None
+    fits: bool | None = None
+    device_memory_bytes: Bytes | None = None
+    defaults: list[DefaultUsed] = []
+    provenance: Provenance

@@ -1,0 +1,156 @@
+"""ModelSpec: the shapes of a decoder, and the parameter counts that follow from them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from configuration.spec import Spec
+
+
+class GroupedQueryAttention(Spec):
+    """Causal attention with rotary positions; ``kv_heads`` = ``heads`` is multi-head, 1 is multi-query attention.
+
+    ``qk_norm`` normalises queries and keys: over each head (Qwen3) or over all heads at once (OLMoE).
+    """
+
+    kind: Literal["grouped_query"] = "grouped_query"
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_width: PositiveInt
+    qk_norm: Literal["none", "head", "width"] = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> "GroupedQueryAttention":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.head_width % 2:
+            raise ValueError(f"head_width ({self.head_width}) must be even: rotary positions turn pairs")
+        return self
+
+    def parameters(self, width: int) -> int:
+        """Parameters of the four projections and the query and key norms, for a model of ``width``."""
+        queries, keys = self.heads * self.head_width, self.kv_heads * self.head_width
+        norms = {"none": 0, "head": 2 * self.head_width, "width": queries + keys}[self.qk_norm]
+        return 2 * width * queries + 2 * width * keys + norms
+
+
+class DenseFeedForward(Spec):
+    """SwiGLU feed-forward: down(silu(gate(x)) * up(x))."""
+
+    kind: Literal["dense"] = "dense"
+    hidden_width: PositiveInt
+
+    def parameters(self, width: int) -> int:
+        """Parameters of gate, up and down."""
+        return 3 * width * self.hidden_width
+
+    def active_parameters(self, width: int) -> int:
+        """Parameters that one token uses: all."""
+        return self.parameters(width)
+
+
+class MoeFeedForward(Spec):
+    """Dropless top-k mixture of SwiGLU experts behind a softmax router in fp32.
+
+    ``normalise_weights`` divides the k chosen probabilities by their sum. ``load_balancing_loss`` and ``router_z_loss``
+    are the coefficients of the two auxiliary losses (Switch Transformer eq. 4, extended to top-k; ST-MoE eq. 5); 0 leaves one out.
+    """
+
+    kind: Literal["moe"] = "moe"
+    experts: PositiveInt
+    top_k: PositiveInt
+    expert_width: PositiveInt
+    normalise_weights: bool = True
+    load_balancing_loss: Annotated[float, Field(ge=0)] = 0.01
+    router_z_loss: Annotated[float, Field(ge=0)] = 0.001
+
+    @model_validator(mode="after")
+    def _check(self) -> "MoeFeedForward":
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k ({self.top_k}) must not exceed experts ({self.experts})")
+        return self
+
+    def parameters(self, width: int) -> int:
+        """Parameters of the router and of all experts."""
+        return width * self.experts + self.experts * self.expert_parameters(width)
+
+    def active_parameters(self, width: int) -> int:
+        """Parameters that one token uses: the router and ``top_k`` experts."""
+        return width * self.experts + self.top_k * self.expert_parameters(width)
+
+    def expert_parameters(self, width: int) -> int:
+        """Parameters of one expert."""
+        return 3 * width * self.expert_width
+
+
+Mixer = GroupedQueryAttention
+FeedForward = Annotated[DenseFeedForward | MoeFeedForward, Field(discriminator="kind")]
+
+
+class BlockGroup(Spec):
+    """``count`` equal decoder blocks in a row: x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+
+    count: PositiveInt
+    mixer: Mixer
+    feed_forward: FeedForward
+
+    def parameters(self, width: int) -> int:
+        """Parameters of one block, its two norms included."""
+        return 2 * width + self.mixer.parameters(width) + self.feed_forward.parameters(width)
+
+
+class TrainingDefaults(Spec):
+    """Sequence length and micro-batch that a plan takes when it names none."""
+
+    sequence: PositiveInt
+    micro_batch: PositiveInt
+
+
+class ModelSpec(Spec):
+    """A decoder-only language model: embedding, blocks, final RMSNorm, head; no biases.
+
+    ``source`` says where the shapes were published.
+    """
+
+    name: str
+    source: str = ""
+    width: PositiveInt
+    vocabulary: PositiveInt
+    tied_embeddings: bool = False
+    norm_epsilon: PositiveFloat = 1e-5
+    rope_theta: PositiveFloat = 10000.0
+    maximum_positions: PositiveInt
+    blocks: Annotated[list[BlockGroup], Field(min_length=1)]
+    training_defaults: TrainingDefaults
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelSpec":
+        if self.training_defaults.sequence > self.maximum_positions:
+            raise ValueError(f"training_defaults.sequence ({self.training_defaults.sequence}) exceeds maximum_positions ({self.maximum_positions})")
+        return self
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder blocks."""
+        return sum(group.count for group in self.blocks)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of the token embedding and of the head; tied, they are one matrix."""
+        return self.vocabulary * self.width * (1 if self.tied_embeddings else 2)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, tied ones once."""
+        return self.embedding_parameters + self.width + sum(group.count * group.parameters(self.width) for group in self.blocks)
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token uses: of the experts only ``top_k``; embedding and head count whole."""
+        idle = sum(group.count * (group.feed_forward.parameters(self.width) - group.feed_forward.active_parameters(self.width)) for group in self.blocks)
+        return self.parameters - idle
+
+    @property
+    def expert_counts(self) -> list[int]:
+        """Experts of each group of MoE blocks, in order; empty for a dense model."""
+        return [group.feed_forward.experts for group in self.blocks if isinstance(group.feed_forward, MoeFeedForward)]
