@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from simulator.components import Component, Phase, Role
 
-SCHEMA_VERSION = 1
-
 Bytes = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -145,7 +143,7 @@ class DefaultUsed(Record):
 class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["predicted", "measured"]
     model: str
     parameters: Annotated[int, Field(ge=0)]

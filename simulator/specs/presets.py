@@ -41,7 +41,9 @@ class Default:
     reason: str
 
 
-def load_plan(model: ModelSpec, name_or_path: str | None = None, overrides: Mapping[str, Any] | None = None, *, ranks: int = 1) -> tuple[Plan, list[Default]]:
+def load_plan(
+    model: ModelSpec, name_or_path: str | None = None, overrides: Mapping[str, Any] | None = None, *, ranks: int = 1, precision: str = "fp32"
+) -> tuple[Plan, list[Default]]:
     """Read a plan, fill what it leaves open and check it against ``model``.
 
     Left open, ``ranks`` and ``precision`` are the arguments', sequence and micro-batch are the model's, and ``ep`` is the largest degree that divides
