@@ -1,0 +1,1 @@
+"""A PyTorch trainer of Mixture-of-Experts language models that measures what the simulator predicts."""

@@ -1,0 +1,143 @@
+"""Tokens on disk: made once for a corpus, a DataSpec and a vocabulary, then mapped into memory."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from configuration.command import to_json
+from configuration.errors import ConfigurationError
+from configuration.files import read_json
+from configuration.spec import Spec, validated
+from trainer.data.corpus import Corpus, read_corpus
+from trainer.data.tokenizer import BEGIN_ID, END_ID, Tokenizer, load_tokenizer, train_tokenizer
+from trainer.data.unigram import unigram_cross_entropy
+from trainer.specs import DataSpec
+
+FORMAT = 1
+"""Raised when the meaning of a cached file changes, which makes old caches unused."""
+
+
+class TokenFacts(Spec):
+    """What is known about a prepared corpus; stands beside its tokens as ``facts.json``."""
+
+    key: str
+    """Hash of the corpus' text, the DataSpec, the vocabulary and the tokenizer library: equal keys mean equal tokens."""
+    vocabulary: int
+    """Ids that the tokenizer can give, boundary tokens included."""
+    training_tokens: int
+    validation_tokens: int
+    validation_text_bytes: int
+    """UTF-8 bytes of the held-out documents: what bits per byte are counted over."""
+    unigram_nats_per_token: float
+    """Cross-entropy of the validation tokens under the training unigram."""
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """A prepared corpus: two memory-mapped token streams, their tokenizer and facts."""
+
+    facts: TokenFacts
+    training: np.ndarray
+    validation: np.ndarray
+    tokenizer: Tokenizer
+
+
+def cache_folder() -> Path:
+    """Where prepared corpora lie: ``$XDG_CACHE_HOME/moe-ledger/tokens``, by default under ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moe-ledger" / "tokens"
+
+
+def prepare(spec: DataSpec, vocabulary: int, log: Callable[[str], None]) -> TokenData:
+    """The tokens of ``spec`` for a model of ``vocabulary`` ids, from the cache or made now.
+
+    ``log`` is told what is being made. Raises ConfigurationError when text is missing or the vocabulary too small.
+    """
+    corpus = read_corpus(spec)
+    key = _key(corpus, vocabulary)
+    folder = cache_folder() / key
+    if not folder.is_dir():
+        _make(corpus, vocabulary, key, folder, log)
+    return _open(folder)
+
+
+def _key(corpus: Corpus, vocabulary: int) -> str:
+    # The library's version counts: another one may train another tokenizer. Plain bytes do not depend on the model's vocabulary.
+    size = vocabulary if corpus.spec.tokenizer == "byte-bpe" else None
+    settings = [
+        FORMAT,
+        corpus.fingerprint,
+        corpus.spec.model_dump(mode="json", exclude={"sources"}),
+        corpus.training_documents,
+        size,
+        metadata.version("tokenizers"),
+    ]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable[[str], None]) -> None:
+    log(f"preparing the data, once: training a tokenizer ({corpus.spec.tokenizer}) on the corpus")
+    tokenizer = train_tokenizer(corpus.spec.tokenizer, corpus.training_texts(), vocabulary)
+    log(f"encoding the corpus with {tokenizer.vocabulary:,} tokens")
+    training, _ = _encode(tokenizer, corpus.training_texts(), corpus.spec)
+    validation, validation_text_bytes = _encode(tokenizer, corpus.validation_texts(), corpus.spec)
+    facts = TokenFacts(
+        key=key,
+        vocabulary=tokenizer.vocabulary,
+        training_tokens=len(training),
+        validation_tokens=len(validation),
+        validation_text_bytes=validation_text_bytes,
+        unigram_nats_per_token=unigram_cross_entropy(training, validation, tokenizer.vocabulary),
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key}."))
+    try:
+        np.save(temporary / "training.npy", training, allow_pickle=False)
+        np.save(temporary / "validation.npy", validation, allow_pickle=False)
+        (temporary / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        (temporary / "facts.json").write_text(to_json(facts.model_dump()), encoding="utf-8")
+        temporary.rename(folder)
+    except OSError:
+        # Another process has made the same tokens meanwhile; they are equal.
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    log(f"{facts.training_tokens:,} tokens for training, {facts.validation_tokens:,} for validation, kept in {folder}")
+
+
+def _encode(tokenizer: Tokenizer, texts: Iterator[str], spec: DataSpec) -> tuple[np.ndarray, int]:
+    """All documents as one stream of ids with their boundary tokens, and the number of their UTF-8 bytes."""
+    dtype = np.uint16 if tokenizer.vocabulary <= 2**16 else np.uint32
+    before = np.array([BEGIN_ID] if spec.begin_token else [], dtype=dtype)
+    after = np.array([END_ID] if spec.end_token else [], dtype=dtype)
+    pieces, text_bytes = [], 0
+    for batch in _batches(texts, 256):
+        text_bytes += sum(len(text.encode()) for text in batch)
+        for ids in tokenizer.encode_documents(batch):
+            pieces += [before, ids.astype(dtype), after]
+    return np.concatenate(pieces), text_bytes
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _open(folder: Path) -> TokenData:
+    facts = validated(TokenFacts, read_json(folder / "facts.json", "prepared data"), str(folder / "facts.json"))
+    try:
+        training = np.load(folder / "training.npy", mmap_mode="r", allow_pickle=False)
+        validation = np.load(folder / "validation.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"prepared data: {folder} is damaged ({error}); remove it and start again") from None
+    return TokenData(facts, training, validation, load_tokenizer(folder / "tokenizer.json"))

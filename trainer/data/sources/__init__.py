@@ -1,0 +1,15 @@
+"""One file for each source of text; each yields its documents in a fixed order, as often as it is asked."""
+
+from collections.abc import Iterator
+
+from trainer.data.sources import king_james, python_source, text_files
+from trainer.specs import KingJames, PythonSource, Source
+
+
+def documents(source: Source) -> Iterator[str]:
+    """The documents of ``source``, without their boundary tokens. Raises ConfigurationError when its text is not there."""
+    if isinstance(source, KingJames):
+        return king_james.documents(source)
+    if isinstance(source, PythonSource):
+        return python_source.documents()
+    return text_files.documents(source)

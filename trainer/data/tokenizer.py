@@ -1,0 +1,85 @@
+"""Byte-level tokenizers: byte-pair encoding trained here, or plain bytes, which is the same thing without merges."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from configuration.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+BEGIN, END = "<|begin|>", "<|end|>"
+SPECIAL_TOKENS = (BEGIN, END)
+SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
+BEGIN_ID, END_ID = 0, 1
+
+
+class Tokenizer:
+    """Text to token ids and back. Ids 0 and 1 are the begin and end token; text that spells one of them stays text."""
+
+    def __init__(self, inner: "tokenizers.Tokenizer") -> None:
+        inner.encode_special_tokens = True
+        self._inner = inner
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of different ids; a small corpus may have fewer merges than were asked for."""
+        return int(self._inner.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` without boundary tokens."""
+        ids: list[int] = self._inner.encode(text).ids
+        return ids
+
+    def encode_documents(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of many texts at once, on all cores."""
+        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in self._inner.encode_batch_fast(texts)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ``ids``; boundary tokens are spelt out, bytes that are no UTF-8 become U+FFFD, ids never trained vanish."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=False))
+
+    def to_json(self) -> str:
+        """The whole tokenizer in the format of the ``tokenizers`` library."""
+        return str(self._inner.to_str())
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer. Raises ConfigurationError when the file is absent or damaged."""
+    import tokenizers
+
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigurationError(f"tokenizer: file {str(path)!r} does not exist") from None
+    except Exception as error:  # the library raises bare Exception for text that it cannot read
+        raise ConfigurationError(f"tokenizer: {path} is not readable: {error}") from None
+
+
+def train_tokenizer(kind: Literal["byte-bpe", "bytes"], texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Make a tokenizer of at most ``vocabulary`` ids from ``texts`` (which plain bytes do not look at).
+
+    Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2): merges of bytes within words, so that no text is unknown.
+    """
+    if vocabulary < SMALLEST_VOCABULARY:
+        raise ConfigurationError(
+            f"model.vocabulary: a byte-level tokenizer needs at least {SMALLEST_VOCABULARY} (256 bytes, 2 boundary tokens), got {vocabulary}"
+        )
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if kind == "bytes":
+        inner = Inner(models.BPE({token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}, []))
+        inner.add_special_tokens(list(SPECIAL_TOKENS))
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        inner = Inner(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+        inner.train_from_iterator(texts, trainer)
+    inner.decoder = decoders.ByteLevel()
+    return Tokenizer(inner)

@@ -1,0 +1,1 @@
+"""Kernels under the names of ``Plan.implementation``; each file holds the implementations of one operation behind one signature."""
