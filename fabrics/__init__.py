@@ -1,0 +1,1 @@
+"""The network as a directed graph: topologies, routes, collectives and what they cost."""

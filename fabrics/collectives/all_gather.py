@@ -1,0 +1,10 @@
+"""All-gather: every rank gets the parts of all ranks; bytes = the full result."""
+
+from fabrics.collectives.rings import ring_phase
+from fabrics.collectives.schedule import Group, Phase
+
+
+def ring(group: Group) -> list[Phase]:
+    """Ring: p−1 steps of 1/p of the result."""
+    p = group.size
+    return [ring_phase(group, (p - 1) / p, steps=p - 1)]

@@ -1,0 +1,12 @@
+"""Broadcast: every rank gets the first rank's buffer; bytes = that buffer."""
+
+from fabrics.collectives.rings import ring_orders
+from fabrics.collectives.schedule import Group, Phase, phase
+
+
+def chain(group: Group) -> list[Phase]:
+    """Pipelined chain: chunks travel from rank to rank, p−1 steps deep, every link carries the buffer once."""
+    order = ring_orders(group)[0]
+    start = order.index(int(group.ranks[0]))
+    order = order[start:] + order[:start]
+    return [phase(list(zip(order, order[1:], strict=False)), 1.0, steps=group.size - 1, around=True)]

@@ -1,0 +1,248 @@
+"""What a collective costs on a fabric: time, its latency and transfer parts, the hottest link.
+
+A phase lasts software overhead + wire latency + transfer. Transfer is max-min fair in progress: every flow of a phase has the same share of its bytes done at any time
+until a link is full, so the flows through the hottest link end last and together, and the phase's transfer is that link's bytes over its rate. (For equal flows this
+is plain max-min sharing with rates shared anew at every completion: rates of flows that remain never fall below the first bottleneck's fair share.)
+Everything is linear in bytes for one algorithm and protocol; a price list is the least of such lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from configuration.errors import ConfigurationError, unknown
+from fabrics.collectives import COLLECTIVES, all_to_all
+from fabrics.collectives.schedule import Group, Phase
+from fabrics.graph import Fabric, FloatArray, IntArray
+from fabrics.profiles import Software, software
+from fabrics.spec import Routing
+
+Placement = Sequence[Sequence[int]]
+"""Groups that run the collective at the same time: each the ranks (indices of the fabric's endpoints) in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link, what it carries over the size asked for."""
+
+    algorithm: str
+    protocol: str
+    latency_s: float
+    s_per_byte: float
+    bottleneck: str
+    link_share: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class CollectiveCost:
+    """Cost for each of ``sizes_bytes`` (arrays of that length). ``algorithm`` is empty where nothing is sent."""
+
+    sizes_bytes: FloatArray
+    time_s: FloatArray
+    latency_s: FloatArray
+    transfer_s: FloatArray
+    lines: tuple[Line | None, ...]
+
+    @property
+    def algorithm(self) -> tuple[str, ...]:
+        """Algorithm taken for each size."""
+        return tuple(line.algorithm if line else "" for line in self.lines)
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """Protocol of the link profile taken for each size."""
+        return tuple(line.protocol if line else "" for line in self.lines)
+
+    @property
+    def bottleneck(self) -> tuple[str, ...]:
+        """Name of the hottest link for each size, such as "leaf0->spine1"."""
+        return tuple(line.bottleneck if line else "" for line in self.lines)
+
+    def link_bytes(self, index: int = -1) -> FloatArray:
+        """Bytes over each link of the fabric (in the order of ``Fabric.links``) for one of the sizes."""
+        line = self.lines[index]
+        return line.link_share * self.sizes_bytes[index] if line else np.zeros(0)
+
+
+class PriceList:
+    """Cost of one collective on one placement as a function of bytes: piecewise linear."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = tuple(lines)
+        self._latency_s = np.array([line.latency_s for line in lines])
+        self._s_per_byte = np.array([line.s_per_byte for line in lines])
+
+    def time_s(self, bytes_: float) -> float:
+        """Least time for one size."""
+        return min((line.latency_s + line.s_per_byte * bytes_ for line in self.lines), default=0.0) if bytes_ > 0 else 0.0
+
+    def cost(self, sizes_bytes: ArrayLike) -> CollectiveCost:
+        """Cost of each size; nothing sent costs nothing."""
+        sizes = np.atleast_1d(np.asarray(sizes_bytes, dtype=np.float64))
+        if not self.lines:
+            nothing = np.zeros_like(sizes)
+            return CollectiveCost(sizes, nothing, nothing, nothing, (None,) * len(sizes))
+        times = self._latency_s[:, None] + self._s_per_byte[:, None] * sizes
+        best = times.argmin(axis=0)
+        latency_s, s_per_byte = self._latency_s[best] * (sizes > 0), self._s_per_byte[best]
+        transfer_s = s_per_byte * sizes
+        chosen = tuple(self.lines[i] if size > 0 else None for i, size in zip(best.tolist(), sizes.tolist(), strict=True))
+        return CollectiveCost(sizes, latency_s + transfer_s, latency_s, transfer_s, chosen)
+
+
+def cost(
+    fabric: Fabric,
+    collective: str,
+    placement: Placement,
+    sizes_bytes: ArrayLike,
+    *,
+    matrix: ArrayLike | None = None,
+    algorithm: str = "auto",
+    routing: Routing | None = None,
+) -> CollectiveCost:
+    """Cost of a collective that all groups of ``placement`` run at once, sharing the links that they share; the slowest group counts.
+
+    Args:
+        fabric: the network.
+        collective: a name of ``COLLECTIVES``: all-reduce, all-gather, reduce-scatter, all-to-all, broadcast, point-to-point.
+        placement: groups of ranks. A group of one rank costs exactly 0.
+        sizes_bytes: one or more sizes. all-reduce: the buffer of a rank; all-gather: the full result; reduce-scatter: a rank's full input; all-to-all: what a rank
+            sends in total, its part to itself included; broadcast: the buffer; point-to-point: the message.
+        matrix: all-to-all only: ``matrix[i, j]`` times the size goes from member i to member j of every group (instead of 1/p); with ``sizes_bytes=1`` it holds bytes.
+        algorithm: a name of ``COLLECTIVES[collective]``, or "auto": the quickest for each size.
+        routing: instead of the fabric's own.
+
+    Raises:
+        ConfigurationError: unknown names, ranks that the fabric does not have, negative sizes.
+    """
+    sizes = np.atleast_1d(np.asarray(sizes_bytes, dtype=np.float64))
+    if not np.all(np.isfinite(sizes)) or np.any(sizes < 0):
+        raise ConfigurationError(f"sizes_bytes: must be finite and not negative, got {sizes.min():g}")
+    return price(fabric, collective, placement, matrix=matrix, algorithm=algorithm, routing=routing).cost(sizes)
+
+
+def price(
+    fabric: Fabric, collective: str, placement: Placement, *, matrix: ArrayLike | None = None, algorithm: str = "auto", routing: Routing | None = None
+) -> PriceList:
+    """The price list behind ``cost``: ask once, evaluate often. Kept on the fabric unless a matrix is given."""
+    groups = tuple(group if isinstance(group, tuple) else tuple(group) for group in placement)
+    routing = routing or fabric.spec.routing
+    if matrix is not None:
+        return _price(fabric, collective, groups, algorithm, routing, np.asarray(matrix, dtype=np.float64))
+    key = (collective, groups, algorithm, routing)
+    if key not in fabric.cache:
+        fabric.cache[key] = _price(fabric, collective, groups, algorithm, routing, None)
+    found: PriceList = fabric.cache[key]
+    return found
+
+
+def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ...], algorithm: str, routing: Routing, matrix: FloatArray | None) -> PriceList:
+    if collective not in COLLECTIVES:
+        raise unknown("collective", collective, COLLECTIVES)
+    algorithms = COLLECTIVES[collective]
+    if algorithm not in ("auto", *algorithms):
+        raise unknown(f"algorithm of {collective}", algorithm, ["auto", *algorithms])
+    groups = [Group(ranks, fabric.domains[ranks]) for ranks in map(np.array, _checked(fabric, placement)) if len(ranks) > 1]
+    protocols = software(fabric, collective)
+    lines: list[Line] = []
+    for name in algorithms if algorithm == "auto" else [algorithm]:
+        if matrix is None:
+            schedules = [algorithms[name](group) for group in groups]
+        elif collective == "all-to-all":
+            schedules = [all_to_all.pairwise(group, _shares(matrix, group.size)) for group in groups]
+        else:
+            raise ConfigurationError(f"{collective}: a matrix of shares is for all-to-all")
+        lines += _lines(fabric, name, schedules, protocols, routing)
+    return PriceList(lines)
+
+
+def _checked(fabric: Fabric, placement: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    for group in placement:
+        if not group:
+            raise ConfigurationError("placement: a group has no ranks")
+        if max(group) >= fabric.size or min(group) < 0:
+            raise ConfigurationError(
+                f"placement: rank {max(group)} on fabric {fabric.spec.name}, which has {fabric.size} endpoints (ranks 0 to {fabric.size - 1})"
+            )
+        if len(set(group)) != len(group):
+            raise ConfigurationError("placement: a rank is twice in one group")
+    return placement
+
+
+def _shares(matrix: FloatArray, p: int) -> FloatArray:
+    if matrix.shape != (p, p) or not np.all(np.isfinite(matrix)) or np.any(matrix < 0):
+        raise ConfigurationError(f"matrix: expected {p} x {p} finite numbers that are not negative, got shape {matrix.shape}")
+    return matrix
+
+
+def _lines(fabric: Fabric, algorithm: str, schedules: list[list[Phase]], protocols: list[Software], routing: Routing) -> list[Line]:
+    """One line per protocol for the groups' schedules, phase by phase."""
+    phases = [merged for merged in (_merge(parts) for parts in zip_longest(*schedules)) if merged is not None]
+    if not phases:
+        return []
+    loads = [fabric.loads(merged.src, merged.dst, merged.share, routing) for merged in phases]
+    paths = [fabric.latencies(merged.src, merged.dst) for merged in phases]
+    lines = []
+    for protocol in protocols:
+        times = [load / (fabric.bytes_per_s * protocol.efficiency) for load in loads]
+        latency_s = np.zeros(len(schedules))
+        for merged, (wire_s, mask) in zip(phases, paths, strict=True):
+            latency_s += merged.latency_s(wire_s, protocol.overhead_s[mask], protocol.gap_s[mask], len(schedules))
+        longest = max(range(len(phases)), key=lambda i: float(times[i].max()))
+        lines.append(
+            Line(
+                algorithm=algorithm,
+                protocol=protocol.name,
+                latency_s=protocol.base_s + float(latency_s.max()),
+                s_per_byte=float(sum(time.max() for time in times)),
+                bottleneck=fabric.link_name(int(times[longest].argmax())),
+                link_share=np.sum(loads, axis=0),
+            )
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The same phase of all groups; ``group[i]`` is the group of flow i; steps and messages per group."""
+
+    src: IntArray
+    dst: IntArray
+    share: FloatArray
+    group: IntArray
+    steps: FloatArray
+    around: bool
+    messages: IntArray
+
+    def latency_s(self, wire_s: FloatArray, overhead_s: FloatArray, gap_s: FloatArray, groups: int) -> FloatArray:
+        """Latency of each group."""
+        step = wire_s + overhead_s
+        flows = np.maximum(np.bincount(self.group, minlength=groups), 1)
+        if self.around:
+            per_step = np.bincount(self.group, step, groups) / flows
+        else:
+            per_step = np.zeros(groups)
+            np.maximum.at(per_step, self.group, step)
+        gap = np.bincount(self.group, gap_s, groups) / flows
+        return np.asarray(self.steps * per_step + np.maximum(self.messages - 1, 0) * gap)
+
+
+def _merge(parts: tuple[Phase | None, ...]) -> _Merged | None:
+    present = [(i, part) for i, part in enumerate(parts) if part is not None]
+    if not present:
+        return None
+    steps, messages = np.zeros(len(parts)), np.zeros(len(parts), dtype=np.int64)
+    for i, part in present:
+        steps[i], messages[i] = part.steps, part.messages
+    return _Merged(
+        src=np.concatenate([part.src for _, part in present]),
+        dst=np.concatenate([part.dst for _, part in present]),
+        share=np.concatenate([part.share for _, part in present]),
+        group=np.repeat([i for i, _ in present], [len(part.src) for _, part in present]),
+        steps=steps,
+        around=present[0][1].around,
+        messages=messages,
+    )

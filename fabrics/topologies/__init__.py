@@ -1,0 +1,23 @@
+"""All topologies: one file each, listed here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fabrics.graph import Fabric
+from fabrics.spec import FabricSpec
+from fabrics.topologies import clos, node
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A kind of fabric file and the function that builds its graph."""
+
+    spec: type[FabricSpec]
+    build: Callable[[Any], Fabric]
+
+
+TOPOLOGIES = {
+    "clos": Topology(clos.Clos, clos.build),
+    "node": Topology(node.Node, node.build),
+}
