@@ -38,6 +38,8 @@ def model_data_from_config(config: Config, source: str) -> dict[str, Any]:
             "norm_epsilon": float(config["rms_norm_eps"]),
             "rope_theta": float(theta),
             "maximum_positions": positions,
+            "load_balancing_loss": float(config.get("router_aux_loss_coef", 0.0)),
+            "router_z_loss": 0.0,
             "blocks": [{"count": int(config["num_hidden_layers"]), "mixer": mixer, "feed_forward": _FEED_FORWARDS[family](config)}],
             "training_defaults": {"sequence": min(positions, 4096), "micro_batch": 1},
         }
@@ -82,8 +84,6 @@ def _moe(config: Config, *, experts: Any, expert_width: Any, normalise: bool) ->
         "top_k": int(config["num_experts_per_tok"]),
         "expert_width": int(expert_width),
         "normalise_weights": normalise,
-        "load_balancing_loss": float(config.get("router_aux_loss_coef", 0.001)),
-        "router_z_loss": 0.0,
     }
 
 

@@ -52,8 +52,7 @@ class DenseFeedForward(Spec):
 class MoeFeedForward(Spec):
     """Dropless top-k mixture of SwiGLU experts behind a softmax router in fp32.
 
-    ``normalise_weights`` divides the k chosen probabilities by their sum. ``load_balancing_loss`` and ``router_z_loss``
-    are the coefficients of the two auxiliary losses (Switch Transformer eq. 4, extended to top-k; ST-MoE eq. 5); 0 leaves one out.
+    ``normalise_weights`` divides the k chosen probabilities by their sum.
     """
 
     kind: Literal["moe"] = "moe"
@@ -61,8 +60,6 @@ class MoeFeedForward(Spec):
     top_k: PositiveInt
     expert_width: PositiveInt
     normalise_weights: bool = True
-    load_balancing_loss: Annotated[float, Field(ge=0)] = 0.01
-    router_z_loss: Annotated[float, Field(ge=0)] = 0.001
 
     @model_validator(mode="after")
     def _check(self) -> "MoeFeedForward":
@@ -109,7 +106,9 @@ class TrainingDefaults(Spec):
 class ModelSpec(Spec):
     """A decoder-only language model: embedding, blocks, final RMSNorm, head; no biases.
 
-    ``source`` says where the shapes were published.
+    ``source`` says where the shapes were published. ``load_balancing_loss`` and ``router_z_loss`` are the coefficients of the two
+    auxiliary losses, each the mean over the MoE layers (Switch Transformer, arXiv 2101.03961 eq. 4, extended to top-k;
+    ST-MoE, arXiv 2202.08906 eq. 5); 0 leaves one out.
     """
 
     name: str
@@ -120,6 +119,8 @@ class ModelSpec(Spec):
     norm_epsilon: PositiveFloat = 1e-5
     rope_theta: PositiveFloat = 10000.0
     maximum_positions: PositiveInt
+    load_balancing_loss: Annotated[float, Field(ge=0)] = 0.01
+    router_z_loss: Annotated[float, Field(ge=0)] = 0.001
     blocks: Annotated[list[BlockGroup], Field(min_length=1)]
     training_defaults: TrainingDefaults
 
@@ -128,6 +129,11 @@ class ModelSpec(Spec):
         if self.training_defaults.sequence > self.maximum_positions:
             raise ValueError(f"training_defaults.sequence ({self.training_defaults.sequence}) exceeds maximum_positions ({self.maximum_positions})")
         return self
+
+    @property
+    def moe_layers(self) -> int:
+        """Number of decoder blocks with experts."""
+        return sum(group.count for group in self.blocks if isinstance(group.feed_forward, MoeFeedForward))
 
     @property
     def layers(self) -> int:

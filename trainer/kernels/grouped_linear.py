@@ -21,7 +21,7 @@ def loop(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """The reference: one GEMM an expert, any width and dtype; reads the counts back to the host."""
     ends = ends_E.tolist()
     counts = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    return torch.cat([rows @ matrix for rows, matrix in zip(x_RI.split(counts), weight_EIO.unbind(), strict=True)])
+    return torch.cat([rows @ matrix for rows, matrix in zip(torch.split(x_RI, counts), weight_EIO.unbind(), strict=True)])
 
 
 GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "loop": loop}

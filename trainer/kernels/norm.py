@@ -27,7 +27,8 @@ class _Recompute(torch.autograd.Function):
         norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=torch.float32)
         rstd_N1 = norm_N1.square_().div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x_ND, rstd_N1, weight_D)
-        return (x_ND * rstd_N1).mul_(weight_D).to(x_ND.dtype)
+        out_ND: Tensor = (x_ND * rstd_N1).mul_(weight_D).to(x_ND.dtype)
+        return out_ND
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

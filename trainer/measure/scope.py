@@ -114,7 +114,7 @@ def backward(loss: torch.Tensor) -> None:
 
 
 def _next_sequence_number() -> int:
-    return int(torch._C._autograd._get_sequence_nr())  # type: ignore[attr-defined]
+    return int(torch._C._autograd._get_sequence_nr())
 
 
 def _sequence_number(node: Any) -> int:

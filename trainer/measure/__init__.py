@@ -1,0 +1,1 @@
+"""Instruments: which component runs, which storages live, how long each part takes."""

@@ -1,0 +1,83 @@
+"""Grouped-query causal attention with rotary positions.
+
+Shapes: B batch, S sequence, T = B S tokens, D width, H query heads, G key-value heads, C head width, P positions attended to.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simulator.components import Component
+from simulator.specs import GroupedQueryAttention
+from trainer.kernels.rope import rope
+from trainer.measure.scope import scope
+from trainer.model.cache import KVCache
+from trainer.model.linear import Linear, RMSNorm
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(C)) v with causal mask; the caller supplies cosines and sines of the positions."""
+
+    def __init__(self, spec: GroupedQueryAttention, width: int, norm_epsilon: float, norm_kernel: str) -> None:
+        super().__init__()
+        self.spec = spec
+        queries, keys = spec.heads * spec.head_width, spec.kv_heads * spec.head_width
+        self.query = Linear(width, queries)
+        self.key = Linear(width, keys)
+        self.value = Linear(width, keys)
+        self.output = Linear(queries, width)
+        if spec.qk_norm != "none":
+            widths = (spec.head_width, spec.head_width) if spec.qk_norm == "head" else (queries, keys)
+            self.query_norm = RMSNorm(widths[0], norm_epsilon, norm_kernel)
+            self.key_norm = RMSNorm(widths[1], norm_epsilon, norm_kernel)
+
+    def forward(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        query_BSHC, key_BSGC, value_BSGC = self.project(x_TD, batch, angles)
+        if cache is not None:
+            key_BSGC, value_BSGC = cache.extend(layer, key_BSGC, value_BSGC)
+        with scope(Component.ATTENTION):
+            out_BHSC = F.scaled_dot_product_attention(
+                query_BSHC.transpose(1, 2),
+                key_BSGC.transpose(1, 2),
+                value_BSGC.transpose(1, 2),
+                attn_mask=_mask(query_BSHC, key_BSGC),
+                is_causal=query_BSHC.shape[1] == key_BSGC.shape[1],
+                enable_gqa=self.spec.heads != self.spec.kv_heads,
+            )
+        del query_BSHC, key_BSGC, value_BSGC
+        with scope(Component.ATTENTION_OUTPUT):
+            out_TD: Tensor = self.output(out_BHSC.transpose(1, 2).reshape(x_TD.shape[0], -1))
+            return out_TD
+
+    def project(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normalised and turned, and values: (B, S, H, C), (B, S, G, C), (B, S, G, C)."""
+        heads = (batch, x_TD.shape[0] // batch, -1, self.spec.head_width)
+        with scope(Component.QKV):
+            query, key, value = self.query(x_TD), self.key(x_TD), self.value(x_TD).view(heads)
+        if self.spec.qk_norm != "none":
+            with scope(Component.QK_NORM):
+                rows = (-1, self.query_norm.weight.shape[0])
+                query = self.query_norm(query.view(rows))
+                rows = (-1, self.key_norm.weight.shape[0])
+                key = self.key_norm(key.view(rows))
+        with scope(Component.ROPE):
+            query = rope(query.view(heads), *angles)
+            key = rope(key.view(heads), *angles)
+        return query, key, value
+
+    def weights(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """Attention probabilities (B, H, S, S), for looking at."""
+        query_BSHC, key_BSGC, _ = self.project(x_TD, batch, angles)
+        key_BSHC = key_BSGC.repeat_interleave(self.spec.heads // self.spec.kv_heads, dim=2)
+        scores = torch.einsum("bshc,bphc->bhsp", query_BSHC, key_BSHC) * self.spec.head_width**-0.5
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        probabilities: Tensor = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        return probabilities
+
+
+def _mask(query_BSHC: Tensor, key_BPGC: Tensor) -> Tensor | None:
+    """No mask for a whole sequence (the kernel's causal mode) or one new position; else the causal one of the last positions."""
+    new, seen = query_BSHC.shape[1], key_BPGC.shape[1]
+    if new == seen or new == 1:
+        return None
+    return torch.ones(new, seen, dtype=torch.bool, device=query_BSHC.device).tril(seen - new)

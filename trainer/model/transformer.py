@@ -1,0 +1,177 @@
+"""The decoder: embedding, blocks, final norm, head.
+
+Shapes: B batch, S sequence, T = B S tokens, D width, V vocabulary, E experts.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simulator.components import Component
+from simulator.specs import Implementation, ModelSpec, MoeFeedForward, Plan
+from simulator.specs.model import BlockGroup
+from trainer.kernels.rope import tables
+from trainer.measure.scope import scope
+from trainer.model.attention import Attention
+from trainer.model.cache import KVCache
+from trainer.model.feed_forward import FeedForward
+from trainer.model.linear import Linear, RMSNorm
+from trainer.model.moe import MoE
+from trainer.model.router import RouterRecord
+
+
+class Losses(NamedTuple):
+    """Scalars of one micro-batch. ``total`` is what is minimised; the others are detached and without coefficients."""
+
+    total: Tensor
+    language_model: Tensor
+    load_balancing: Tensor | None
+    router_z: Tensor | None
+    counts_LE: list[Tensor]
+    """Tokens of each expert of each MoE layer."""
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, group: BlockGroup, model: ModelSpec, implementation: Implementation) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
+        self.attention = Attention(group.mixer, model.width, model.norm_epsilon, implementation.norm)
+        self.feed_forward_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
+        self.feed_forward: MoE | FeedForward
+        if isinstance(group.feed_forward, MoeFeedForward):
+            self.feed_forward = MoE(
+                group.feed_forward, model.width, implementation, load_balancing=model.load_balancing_loss > 0, router_z=model.router_z_loss > 0
+            )
+        else:
+            self.feed_forward = FeedForward(group.feed_forward, model.width, implementation.swiglu)
+
+    def forward(
+        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], records: list[RouterRecord], cache: KVCache | None = None, layer: int = 0
+    ) -> Tensor:
+        with scope(Component.ATTENTION_NORM):
+            normalised_TD = self.attention_norm(x_TD)
+        mixed_TD = self.attention(normalised_TD, batch, angles, cache, layer)
+        with scope(Component.ATTENTION_OUTPUT):
+            x_TD = x_TD + mixed_TD
+        del mixed_TD
+        with scope(Component.FEED_FORWARD_NORM):
+            normalised_TD = self.feed_forward_norm(x_TD)
+        if isinstance(self.feed_forward, FeedForward):
+            fed_TD = self.feed_forward(normalised_TD)
+            with scope(Component.DENSE_FEED_FORWARD):
+                return x_TD.add(fed_TD)
+        fed_TD, record = self.feed_forward(normalised_TD)
+        records.append(record)
+        with scope(Component.COMBINE):
+            return x_TD.add(fed_TD)
+
+
+class MoETransformer(nn.Module):
+    """A decoder-only language model with experts where its specification has them."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, spec: ModelSpec, plan: Plan) -> None:
+        super().__init__()
+        self.spec = spec
+        self.compute_dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
+        self.embedding = nn.Parameter(torch.empty(spec.vocabulary, spec.width))
+        self.blocks = nn.ModuleList([Block(group, spec, plan.implementation) for group in spec.blocks for _ in range(group.count)])
+        self.final_norm = RMSNorm(spec.width, spec.norm_epsilon, plan.implementation.norm)
+        self.head = None if spec.tied_embeddings else Linear(spec.width, spec.vocabulary)
+        self.head_widths = sorted({group.mixer.head_width for group in spec.blocks})
+        for width in self.head_widths:
+            cosine, sine = tables(spec.maximum_positions, width, spec.rope_theta, "cpu")
+            self.register_buffer(f"cosine_{width}", cosine, persistent=False)
+            self.register_buffer(f"sine_{width}", sine, persistent=False)
+
+    def forward(self, inputs_BS: Tensor, labels_BS: Tensor) -> Losses:
+        """Losses of one micro-batch; ``labels`` are the inputs shifted by one, both int64."""
+        records: list[RouterRecord] = []
+        language_model = self._cross_entropy(inputs_BS, labels_BS, records)
+        with scope(Component.TOTAL_LOSS):
+            total = language_model
+            balance = _mean([record.load_balancing for record in records])
+            if balance is not None:
+                total = total + balance * self.spec.load_balancing_loss
+            z = _mean([record.router_z for record in records])
+            if z is not None:
+                total = total + z * self.spec.router_z_loss
+        return Losses(total, language_model.detach(), _detached(balance), _detached(z), [record.counts_E for record in records])
+
+    def _cross_entropy(self, inputs_BS: Tensor, labels_BS: Tensor, records: list[RouterRecord]) -> Tensor:
+        x_TD = self._final(self._decoded(inputs_BS, records))
+        with scope(Component.HEAD):
+            logits_TV = self._logits(x_TD)
+        with scope(Component.CROSS_ENTROPY):
+            loss_logits_TV = logits_TV.float()
+            del logits_TV
+            log_probability_TV = F.log_softmax(loss_logits_TV, -1)
+            del loss_logits_TV
+            return F.nll_loss(log_probability_TV, labels_BS.flatten())
+
+    def logits(self, inputs_BS: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Next-token logits (B, S, V) in fp32; with a cache, ``inputs`` are the positions after those it holds."""
+        x_TD = self._final(self._decoded(inputs_BS, [], cache))
+        return self._logits(x_TD).float().view(*inputs_BS.shape, -1)
+
+    def token_losses(self, inputs_BS: Tensor, labels_BS: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Language-model loss of each token (B, S) and tokens of each expert by MoE layer, for evaluation without gradients."""
+        records: list[RouterRecord] = []
+        logits_TV = self._logits(self._final(self._decoded(inputs_BS, records))).float()
+        losses_T = F.cross_entropy(logits_TV, labels_BS.flatten(), reduction="none")
+        return losses_T.view(labels_BS.shape), [record.counts_E for record in records]
+
+    def attention_weights(self, inputs_BS: Tensor) -> list[Tensor]:
+        """Attention probabilities (B, H, S, S) of every layer."""
+        x_TD = self._embedded(inputs_BS)
+        weights = []
+        for block in self._blocks():
+            angles = self._angles(block, 0, inputs_BS.shape[1])
+            weights.append(block.attention.weights(block.attention_norm(x_TD), inputs_BS.shape[0], angles))
+            x_TD = block(x_TD, inputs_BS.shape[0], angles, [])
+        return weights
+
+    def _decoded(self, inputs_BS: Tensor, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
+        batch, new = inputs_BS.shape
+        start = cache.positions if cache is not None else 0
+        x_TD = self._embedded(inputs_BS)
+        for layer, block in enumerate(self._blocks()):
+            x_TD = block(x_TD, batch, self._angles(block, start, start + new), records, cache, layer)
+        return x_TD
+
+    def _embedded(self, inputs_BS: Tensor) -> Tensor:
+        with scope(Component.EMBEDDING):
+            return F.embedding(inputs_BS.flatten(), self.embedding).to(self.compute_dtype)
+
+    def _final(self, x_TD: Tensor) -> Tensor:
+        with scope(Component.FINAL_NORM):
+            normalised: Tensor = self.final_norm(x_TD)
+            return normalised
+
+    def _logits(self, x_TD: Tensor) -> Tensor:
+        if self.head is None:
+            return F.linear(x_TD, self.embedding.to(x_TD.dtype))
+        logits: Tensor = self.head(x_TD)
+        return logits
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def _angles(self, block: Block, start: int, end: int) -> tuple[Tensor, Tensor]:
+        width = block.attention.spec.head_width
+        return self.get_buffer(f"cosine_{width}")[start:end], self.get_buffer(f"sine_{width}")[start:end]
+
+
+def _mean(losses: list[Tensor | None]) -> Tensor | None:
+    present = [loss for loss in losses if loss is not None]
+    return torch.stack(present).mean() if present else None
+
+
+def _detached(loss: Tensor | None) -> Tensor | None:
+    return None if loss is None else loss.detach()

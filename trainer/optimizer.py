@@ -1,0 +1,18 @@
+"""AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) over weight-decay groups."""
+
+import torch
+from torch import nn
+
+from simulator.specs import Plan
+
+BETAS = (0.9, 0.95)
+EPSILON = 1e-8
+
+
+def build_optimizer(model: nn.Module, plan: Plan, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW by the plan's implementation; matrices decay, norms do not."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = plan.implementation.optimizer == "fused"
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused, foreach=False)
