@@ -1,8 +1,8 @@
 """What a collective costs on a fabric: time, its latency and transfer parts, the hottest link.
 
-A phase lasts software overhead + wire latency + transfer. Transfer is max-min fair in progress: every flow of a phase has the same share of its bytes done at any time
-until a link is full, so the flows through the hottest link end last and together, and the phase's transfer is that link's bytes over its rate. (For equal flows this
-is plain max-min sharing with rates shared anew at every completion: rates of flows that remain never fall below the first bottleneck's fair share.)
+A phase lasts software overhead + wire latency + transfer. Links are shared max-min fairly, a flow's weight being its size: the flows through the
+hottest link end last and together, so a phase's transfer is that link's bytes over its rate. (For equal flows this is plain max-min sharing, with
+rates shared anew at every completion: what remains never falls under the fair share of the first bottleneck.)
 Everything is linear in bytes for one algorithm and protocol; a price list is the least of such lines.
 """
 
@@ -26,7 +26,9 @@ Placement = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link, what it carries over the size asked for."""
+    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link, what it carries over the size asked for;
+    ``payload_bytes_per_s``: what it carries per second under the protocol.
+    """
 
     algorithm: str
     protocol: str
@@ -34,6 +36,7 @@ class Line:
     s_per_byte: float
     bottleneck: str
     link_share: FloatArray
+    payload_bytes_per_s: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +112,10 @@ def cost(
         fabric: the network.
         collective: a name of ``COLLECTIVES``: all-reduce, all-gather, reduce-scatter, all-to-all, broadcast, point-to-point.
         placement: groups of ranks. A group of one rank costs exactly 0.
-        sizes_bytes: one or more sizes. all-reduce: the buffer of a rank; all-gather: the full result; reduce-scatter: a rank's full input; all-to-all: what a rank
-            sends in total, its part to itself included; broadcast: the buffer; point-to-point: the message.
-        matrix: all-to-all only: ``matrix[i, j]`` times the size goes from member i to member j of every group (instead of 1/p); with ``sizes_bytes=1`` it holds bytes.
+        sizes_bytes: one or more sizes. all-reduce: the buffer of a rank; all-gather: the full result; reduce-scatter: a rank's full input;
+            all-to-all: what a rank sends in total, its part to itself included; broadcast: the buffer; point-to-point: the message.
+        matrix: all-to-all only: ``matrix[i, j]`` times the size goes from member i to member j of every group (instead of 1/p);
+            with ``sizes_bytes=1`` it holds bytes.
         algorithm: a name of ``COLLECTIVES[collective]``, or "auto": the quickest for each size.
         routing: instead of the fabric's own.
 
@@ -145,7 +149,7 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
     algorithms = COLLECTIVES[collective]
     if algorithm not in ("auto", *algorithms):
         raise unknown(f"algorithm of {collective}", algorithm, ["auto", *algorithms])
-    groups = [Group(ranks, fabric.domains[ranks]) for ranks in map(np.array, _checked(fabric, placement)) if len(ranks) > 1]
+    groups = groups_of(fabric, placement)
     protocols = software(fabric, collective)
     lines: list[Line] = []
     for name in algorithms if algorithm == "auto" else [algorithm]:
@@ -159,17 +163,17 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
     return PriceList(lines)
 
 
-def _checked(fabric: Fabric, placement: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+def groups_of(fabric: Fabric, placement: Placement) -> list[Group]:
+    """The groups that send anything. Raises ConfigurationError for ranks that the fabric does not have or that a group names twice."""
     for group in placement:
         if not group:
             raise ConfigurationError("placement: a group has no ranks")
         if max(group) >= fabric.size or min(group) < 0:
-            raise ConfigurationError(
-                f"placement: rank {max(group)} on fabric {fabric.spec.name}, which has {fabric.size} endpoints (ranks 0 to {fabric.size - 1})"
-            )
+            wrong = max(group) if max(group) >= fabric.size else min(group)
+            raise ConfigurationError(f"placement: no rank {wrong} on fabric {fabric.spec.name}: it has {fabric.size} endpoints (0 to {fabric.size - 1})")
         if len(set(group)) != len(group):
             raise ConfigurationError("placement: a rank is twice in one group")
-    return placement
+    return [Group(ranks, fabric.domains[ranks]) for ranks in map(np.array, placement) if len(ranks) > 1]
 
 
 def _shares(matrix: FloatArray, p: int) -> FloatArray:
@@ -187,7 +191,8 @@ def _lines(fabric: Fabric, algorithm: str, schedules: list[list[Phase]], protoco
     paths = [fabric.latencies(merged.src, merged.dst) for merged in phases]
     lines = []
     for protocol in protocols:
-        times = [load / (fabric.bytes_per_s * protocol.efficiency) for load in loads]
+        payload_bytes_per_s = fabric.bytes_per_s * protocol.efficiency
+        times = [load / payload_bytes_per_s for load in loads]
         latency_s = np.zeros(len(schedules))
         for merged, (wire_s, mask) in zip(phases, paths, strict=True):
             latency_s += merged.latency_s(wire_s, protocol.overhead_s[mask], protocol.gap_s[mask], len(schedules))
@@ -200,6 +205,7 @@ def _lines(fabric: Fabric, algorithm: str, schedules: list[list[Phase]], protoco
                 s_per_byte=float(sum(time.max() for time in times)),
                 bottleneck=fabric.link_name(int(times[longest].argmax())),
                 link_share=np.sum(loads, axis=0),
+                payload_bytes_per_s=payload_bytes_per_s,
             )
         )
     return lines

@@ -38,9 +38,7 @@ def software(fabric: Fabric, collective: str) -> list[Software]:
 def _by_kind(fabric: Fabric, table: ByLinkKind, field: str) -> FloatArray:
     for kind in fabric.kinds:
         if kind not in table and "default" not in table:
-            raise ConfigurationError(
-                f"link profile {fabric.spec.link_profile.name}: {field} has no value for link kind {kind!r} (nor 'default'), which fabric {fabric.spec.name} has"
-            )
+            raise ConfigurationError(f"link profile {fabric.spec.link_profile.name}: {field} has no value for link kind {kind!r}, nor 'default'")
     return np.array([(table.get(kind) or table["default"]).value for kind in fabric.kinds])
 
 

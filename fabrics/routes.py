@@ -16,7 +16,8 @@ Hop = tuple[int, int, float]
 class Toward:
     """All shortest paths to one destination, as next hops; nodes are numbers.
 
-    ``order`` runs from far to near. ``wire_s`` is the latency of the slowest of the shortest paths from each node, ``kind_mask`` the link kinds on them, bit by bit.
+    ``order`` runs from far to near. ``wire_s`` is the latency of the slowest of the shortest paths from each node, ``kind_mask`` the link
+    kinds on them, bit by bit.
     """
 
     order: list[int]

@@ -70,7 +70,7 @@ class LinkProfile(Spec):
 
     name: str
     protocols: dict[str, Protocol]
-    operations: dict[str, dict[str, Protocol]] = {}
+    operations: dict[str, dict[str, Protocol]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -100,7 +100,7 @@ class FabricSpec(Spec):
     about: str = ""
     link_profile: LinkProfile
     routing: Routing = Routing()
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("routing", mode="before")
     @classmethod

@@ -1,5 +1,7 @@
 """Broadcast: every rank gets the first rank's buffer; bytes = that buffer."""
 
+from itertools import pairwise
+
 from fabrics.collectives.rings import ring_orders
 from fabrics.collectives.schedule import Group, Phase, phase
 
@@ -9,4 +11,4 @@ def chain(group: Group) -> list[Phase]:
     order = ring_orders(group)[0]
     start = order.index(int(group.ranks[0]))
     order = order[start:] + order[:start]
-    return [phase(list(zip(order, order[1:], strict=False)), 1.0, steps=group.size - 1, around=True)]
+    return [phase(list(pairwise(order)), 1.0, steps=group.size - 1, around=True)]

@@ -24,8 +24,9 @@ class Group:
 class Phase:
     """Flows that run at once; ``share[i]`` of the message's bytes goes from rank ``src[i]`` to rank ``dst[i]`` during the phase.
 
-    ``steps``: messages that wait for each other. A step costs overhead and wire latency: the mean over the flows when chunks travel ``around`` them one after the
-    other, as in a ring, else the slowest flow's. ``messages``: how many a rank sends without waiting; each after the first costs a gap.
+    ``steps``: messages that wait for each other. A step costs overhead and wire latency: the mean over the flows when chunks travel
+    ``around`` them one after the other, as in a ring, else the slowest flow's. ``messages``: how many a rank sends without waiting;
+    each after the first costs a gap.
     """
 
     src: IntArray

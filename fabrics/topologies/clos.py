@@ -16,12 +16,13 @@ Ratio = Annotated[float, Field(gt=0, le=1e4)]
 class Clos(FabricSpec):
     """Nodes under leaves, leaves under spines, spines of several pods under cores. Rates are per direction, latencies per link.
 
-    ``leaves``, ``spines`` and ``cores`` count the switches of one plane. ``rails``: the accelerators of a node are spread in order over that many
-    leaves (1: a node hangs on one leaf); with ``join_rails: false`` each rail keeps its own spines. ``planes``: copies of the whole network, each with an equal part of
-    every accelerator's ``link_bytes_per_s``. ``pods``: leaves and spines fall into that many equal parts, joined by ``cores``; with ``core_groups`` g, spine i
-    of a pod is joined to the cores of group i mod g only (1: to all).
-    ``oversubscription`` is a leaf's host-side over its spine-side bandwidth; when given it sets ``uplink_bytes_per_s``, otherwise it follows from it
-    (default: an uplink is as fast as a host link). ``core_oversubscription`` is the same of a spine. Inside a node accelerators are joined by a scale-up switch.
+    ``leaves``, ``spines`` and ``cores`` count the switches of one plane. ``rails``: the accelerators of a node are spread in order over that
+    many leaves (1: a node hangs on one leaf); with ``join_rails: false`` each rail keeps its own spines. ``planes``: copies of the whole
+    network, each with an equal part of every accelerator's ``link_bytes_per_s``. ``pods``: leaves and spines fall into that many equal parts,
+    joined by ``cores``; with ``core_groups`` g, spine i of a pod is joined to the cores of group i mod g only (1: to all).
+    ``oversubscription`` is a leaf's host-side over its spine-side bandwidth; when given it sets the uplinks' rate, otherwise it follows from
+    it (default: an uplink is as fast as a host link). ``core_oversubscription`` is the same of a spine. Inside a node accelerators are joined
+    by a scale-up switch.
     """
 
     kind: Literal["clos"] = "clos"
