@@ -88,6 +88,37 @@ def collective(
     emit(result, as_json=as_json, output=output, show=lambda console: show(result, console))
 
 
+@app.command()
+def explain(
+    fabric: FabricOption,
+    bytes_per_pair: Annotated[float, typer.Option("--bytes-per-pair", min=1, help="Of the all-to-all that is walked through.")] = 1e6,
+    ranks: Annotated[int | None, typer.Option("--ranks", help="Ranks of that all-to-all; default all, at most 64.")] = None,
+    routing: RoutingOption = None,
+    seed: SeedOption = None,
+    flows_per_pair: FlowsOption = None,
+    fail: FailOption = None,
+    slow: SlowOption = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the tiers with links coloured by load to this file.")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """What leaves, spines and oversubscription are, on this very fabric. Example: [bold]python -m fabrics explain --fabric spine-leaf[/bold]."""
+    from fabrics.explain.explanation import busy, document, sections
+    from fabrics.explain.terminal import show
+    from fabrics.explain.walk import walk_over
+
+    network = load(fabric, set_, routing, seed, flows_per_pair, fail, slow)
+    walked = walk_over(network, ranks, bytes_per_pair)
+    parts = sections(network, walked)
+    loads = busy(network, walked)
+    if png is not None:
+        from fabrics.explain.drawing import tiers_figure, write_png
+
+        write_png(tiers_figure(network, loads), png)
+    emit(document(network, parts), as_json=as_json, output=output, show=lambda console: show(parts, network, loads, console))
+
+
 def load(
     name: str,
     set_: list[str] | None,

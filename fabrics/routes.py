@@ -123,6 +123,22 @@ class Routes:
             links.append(link)
         return links
 
+    def count(self, src: int, dst: int) -> int:
+        """Number of equal shortest paths."""
+        toward = self.toward(dst)
+        ways = {self._endpoints[dst]: 1}
+        for node in reversed(toward.order[:-1]):
+            ways[node] = sum(ways[head] for _, head, _ in toward.hops[node])
+        return ways[self._endpoints[src]]
+
+    def between(self, src: int, toward: Toward) -> set[str]:
+        """Names of all nodes on the shortest paths."""
+        seen = {self._endpoints[src]}
+        for node in toward.order:
+            if node in seen:
+                seen |= {head for _, head, _ in toward.hops[node]}
+        return {self._names[node] for node in seen}
+
     def latencies(self, src: IntArray, dst: IntArray) -> tuple[FloatArray, IntArray]:
         """Wire latency of each pair (slowest of its shortest paths) and the mask of link kinds on the way."""
         wire_s, masks = [], []

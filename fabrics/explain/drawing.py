@@ -1,0 +1,87 @@
+"""Drawings of a fabric with matplotlib: tiers with links coloured by load."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configuration.files import write_atomically
+from fabrics.graph import Fabric, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ACCELERATORS_DRAWN = 64
+
+
+def tiers_figure(fabric: Fabric, busy: FloatArray) -> "Figure":
+    """Switches in tiers over the accelerators; a link's colour is its busier direction's share of the transfer time, its width grows with its rate."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    graph = fabric.graph
+    drawn = _drawn(fabric)
+    at = _positions(fabric, drawn)
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    colours = colormaps["RdYlGn_r"]
+    load = dict(zip(fabric.links, busy.tolist(), strict=True))
+    fastest = max(graph.edges[tail, head]["bytes_per_s"] for tail, head in graph.edges)
+    for tail, head in graph.edges:
+        if tail in at and head in at and (tail < head or not graph.has_edge(head, tail)):
+            share = max(load[tail, head], load.get((head, tail), 0.0))
+            width = 0.6 + 2.4 * (graph.edges[tail, head]["bytes_per_s"] / fastest) ** 0.5
+            axes.plot(*zip(at[tail], at[head], strict=True), color=colours(share), linewidth=width, zorder=1)
+    for name, (x, y) in at.items():
+        kind = graph.nodes[name]["kind"]
+        axes.scatter([x], [y], s=60 if kind == "accelerator" else 900, marker="o" if kind == "accelerator" else "s", color="#34495e", zorder=2)
+        if kind != "accelerator" or len(drawn) <= 40:
+            below = kind == "accelerator"
+            colour = "black" if below else "white"
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(0, -14 if below else -3), ha="center", fontsize=6, color=colour)
+    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, label="busy share of the transfer", shrink=0.7)
+    hidden = len(graph) - len(at)
+    axes.set_title(f"{fabric.spec.name}: links by load in one all-to-all" + (f" ({hidden:,} nodes not drawn)" if hidden else ""))
+    axes.axis("off")
+    axes.margins(0.08)
+    return figure
+
+
+def _drawn(fabric: Fabric) -> set[str]:
+    """All nodes of a small fabric; of a large one the first accelerators and the switches on their way to each other."""
+    if fabric.size <= ACCELERATORS_DRAWN:
+        return set(fabric.graph)
+    names = set(fabric.endpoints[:ACCELERATORS_DRAWN])
+    for partner in range(1, ACCELERATORS_DRAWN):
+        toward = fabric.routes.toward(partner)
+        names |= fabric.routes.between(0, toward)
+    return names
+
+
+def _positions(fabric: Fabric, drawn: set[str]) -> dict[str, tuple[float, float]]:
+    """Tiers as rows, evenly spread; nodes with a position of their own (a torus) on its first two axes."""
+    graph = fabric.graph
+    rows: dict[int, list[str]] = {}
+    at: dict[str, tuple[float, float]] = {}
+    for name, data in graph.nodes(data=True):
+        if name not in drawn:
+            continue
+        place: Any = data.get("position")
+        if place is not None:
+            skew = 0.22 * sum(place[2:])
+            at[name] = (place[0] + skew, (place[1] if len(place) > 1 else 0) + skew)
+        else:
+            rows.setdefault(data["tier"], []).append(name)
+    for tier, names in rows.items():
+        for i, name in enumerate(names):
+            at[name] = ((i + 0.5) / len(names) * 10, tier * 1.6)
+    return at
+
+
+def write_png(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_atomically(path, buffer.getvalue())
