@@ -30,10 +30,10 @@ class GraphBuilder:
         self.graph = nx.DiGraph()
         self.endpoints: list[str] = []
 
-    def accelerator(self, domain: int, prefix: str = "gpu", **position: Any) -> str:
-        """Add the next endpoint; ``domain`` numbers the scale-up domain (node) that it belongs to."""
-        name = f"{prefix}{len(self.endpoints)}"
-        self.graph.add_node(name, kind="accelerator", tier=0, domain=domain, **position)
+    def accelerator(self, domain: int, name: str | None = None, position: tuple[int, ...] | None = None) -> str:
+        """Add the next endpoint; ``domain`` numbers the scale-up domain (node) that it belongs to, ``position`` is its place in a direct network."""
+        name = name or f"gpu{len(self.endpoints)}"
+        self.graph.add_node(name, kind="accelerator", tier=0, domain=domain, position=position)
         self.endpoints.append(name)
         return name
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from configuration.errors import ConfigurationError, unknown
 from configuration.files import PresetFolder
+from configuration.overrides import assign
 from configuration.spec import validated
 from fabrics.graph import Fabric
 from fabrics.spec import FabricSpec, LinkProfile
-from fabrics.topologies import TOPOLOGIES
+from fabrics.topologies import TOPOLOGIES, explicit
 
 FABRICS = PresetFolder("fabric", FabricSpec, Path(__file__).parent / "presets")
 LINK_PROFILES = PresetFolder("link profile", LinkProfile, Path(__file__).parent / "link_profiles")
@@ -19,9 +20,16 @@ def load_spec(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> 
     """Read and check a fabric file; ``overrides`` are dotted fields ("oversubscription") to values. Raises ConfigurationError."""
     overrides = dict(overrides or {})
     inside_profile = {field: overrides.pop(field) for field in list(overrides) if field.startswith("link_profile.")}
-    data = FABRICS.data(name_or_path, overrides)
-    source = str(FABRICS.path(name_or_path)) if Path(name_or_path).is_file() else f"fabric {name_or_path}"
-    data.setdefault("name", Path(name_or_path).stem)
+    path = FABRICS.path(name_or_path)
+    source = str(path) if Path(name_or_path).is_file() else f"fabric {name_or_path}"
+    if path.suffix == ".graphml":
+        data: dict[str, Any] = {"kind": "explicit", "graphml": path.name}
+        for field, value in overrides.items():
+            assign(data, field, value, f"--set fabric.{field}")
+    else:
+        data = FABRICS.data(name_or_path, overrides)
+    explicit.relative_to(data, path)
+    data.setdefault("name", path.stem)
     profile = data.setdefault("link_profile", "ideal")
     if isinstance(profile, str):
         changes = {field.removeprefix("link_profile."): value for field, value in inside_profile.items()}

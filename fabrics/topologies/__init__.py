@@ -6,7 +6,7 @@ from typing import Any
 
 from fabrics.graph import Fabric
 from fabrics.spec import FabricSpec
-from fabrics.topologies import clos, node
+from fabrics.topologies import clos, dragonfly, explicit, node, torus
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,7 @@ class Topology:
 TOPOLOGIES = {
     "clos": Topology(clos.Clos, clos.build),
     "node": Topology(node.Node, node.build),
+    "torus": Topology(torus.Torus, torus.build),
+    "dragonfly": Topology(dragonfly.Dragonfly, dragonfly.build),
+    "explicit": Topology(explicit.Explicit, explicit.build),
 }
