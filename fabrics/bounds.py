@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from configuration.errors import ConfigurationError
 from fabrics.collectives.schedule import Group
-from fabrics.graph import Fabric, FloatArray
+from fabrics.graph import Fabric
+from fabrics.network import FloatArray
 
 LP_VARIABLES_MOST = 60_000
+ENDPOINTS_MOST = 2048
 ROUNDING = 1 - 1e-9
 """Bounds are lowered by this much, so that rounding never lifts one over what it bounds."""
 
@@ -27,6 +30,8 @@ def lower_bound(fabric: Fabric, collective: str, groups: list[Group], bytes_: fl
     the ranks of a switch, a node or a pod and the rest (each side needs the other's contribution once), and for all-reduce without sums
     in switches 2(p-1) buffers in all over the ranks' ports (Patarasuk and Yuan 2009, theorem 1).
     """
+    if fabric.size > ENDPOINTS_MOST:
+        raise ConfigurationError(f"bound: fabric {fabric.spec.name} has {fabric.size} endpoints; bounds are found for up to {ENDPOINTS_MOST}")
     demand = _demand(fabric, collective, groups, bytes_, matrix)
     if demand is not None:
         if not demand.any():
@@ -97,65 +102,62 @@ def _concurrent_flow_s(fabric: Fabric, demand: FloatArray, rates: FloatArray) ->
     return float(max(least_s, 1 / theta))
 
 
-def _sides(fabric: Fabric) -> list[set[int]]:
-    """Sets of ranks worth cutting off: each alone, and those on the near side of each switch tier (nodes, leaves, pods)."""
+@dataclass(frozen=True)
+class _Side:
+    """A set of nodes to cut off: the ranks among them and the capacity of the links that leave and enter it."""
+
+    ranks: frozenset[int]
+    out_bytes_per_s: float
+    into_bytes_per_s: float
+
+
+def _sides(fabric: Fabric, rates: FloatArray) -> list[_Side]:
+    """Each rank alone, and what hangs together under each tier of switches (nodes, leaves, pods)."""
     import networkx as nx
 
     rank_of = {name: rank for rank, name in enumerate(fabric.endpoints)}
-    sides = {frozenset([rank]) for rank in range(fabric.size)}
-    tiers = sorted({tier for _, tier in fabric.graph.nodes(data="tier")})
-    for top in tiers:
+    parts = {frozenset([name]) for name in fabric.endpoints}
+    for top in {tier for _, tier in fabric.graph.nodes(data="tier")}:
         below = fabric.graph.subgraph([name for name, tier in fabric.graph.nodes(data="tier") if tier <= top])
-        for part in nx.weakly_connected_components(below):
-            sides.add(frozenset(rank_of[name] for name in part if name in rank_of))
-    for domain in np.unique(fabric.domains):
-        sides.add(frozenset(np.flatnonzero(fabric.domains == domain).tolist()))
-    return [set(side) for side in sides if 0 < len(side) < fabric.size]
-
-
-def _cut_bytes_per_s(fabric: Fabric, inside: set[int], rates: FloatArray) -> tuple[float, float]:
-    """Least capacity out of and into a set of ranks: minimum cuts against all other ranks."""
-    import networkx as nx
-
-    graph = nx.DiGraph()
-    for (tail, head), rate in zip(fabric.links, rates.tolist(), strict=True):
-        graph.add_edge(tail, head, capacity=rate)
-    for rank, name in enumerate(fabric.endpoints):
-        one, other = ("inside", name) if rank in inside else ("outside", name)
-        graph.add_edge(one, other)
-        graph.add_edge(other, one)
-    return float(nx.maximum_flow_value(graph, "inside", "outside")), float(nx.maximum_flow_value(graph, "outside", "inside"))
+        parts |= {frozenset(part) for part in nx.weakly_connected_components(below)}
+    rate = dict(zip(fabric.links, rates.tolist(), strict=True))
+    sides = []
+    for part in parts:
+        out = sum(rate[link] for link in fabric.graph.out_edges(part) if link[1] not in part)
+        into = sum(rate[link] for link in fabric.graph.in_edges(part) if link[0] not in part)
+        if out and into:
+            sides.append(_Side(frozenset(rank_of[name] for name in part if name in rank_of), out, into))
+    return sides
 
 
 def _cuts_s(fabric: Fabric, demand: FloatArray, rates: FloatArray) -> float:
     bound = 0.0
-    for side in _sides(fabric):
-        inside = np.isin(np.arange(fabric.size), list(side))
-        out, into = _cut_bytes_per_s(fabric, side, rates)
-        bound = max(bound, demand[np.ix_(inside, ~inside)].sum() / out, demand[np.ix_(~inside, inside)].sum() / into)
+    for side in _sides(fabric, rates):
+        inside = np.isin(np.arange(fabric.size), list(side.ranks))
+        out, into = demand[np.ix_(inside, ~inside)].sum(), demand[np.ix_(~inside, inside)].sum()
+        bound = max(bound, out / side.out_bytes_per_s, into / side.into_bytes_per_s)
     return bound
 
 
 def _group_s(fabric: Fabric, collective: str, group: Group, bytes_: float, rates: FloatArray) -> float:
     p, members = group.size, set(group.ranks.tolist())
-    bound = 0.0
-    ports = 0.0
-    for side in _sides(fabric):
-        near = side & members
-        far = p - len(near)
+    bound, ports = 0.0, 0.0
+    for side in _sides(fabric, rates):
+        near = len(side.ranks & members)
+        far = p - near
         if not near or not far:
             continue
-        out, into = _cut_bytes_per_s(fabric, side, rates)
-        if len(side) == 1:
+        out, into = side.out_bytes_per_s, side.into_bytes_per_s
+        if len(side.ranks) == 1:
             ports += out
         if collective == "all-reduce":
             bound = max(bound, bytes_ / min(out, into))
         elif collective == "broadcast":
-            bound = max(bound, bytes_ / (out if int(group.ranks[0]) in near else into))
+            bound = max(bound, bytes_ / (out if int(group.ranks[0]) in side.ranks else into))
         elif collective == "all-gather":
-            bound = max(bound, bytes_ * len(near) / p / out, bytes_ * far / p / into)
+            bound = max(bound, bytes_ * near / p / out, bytes_ * far / p / into)
         else:
-            bound = max(bound, bytes_ * far / p / out, bytes_ * len(near) / p / into)
+            bound = max(bound, bytes_ * far / p / out, bytes_ * near / p / into)
     if collective == "all-reduce":
         bound = max(bound, 2 * (p - 1) * bytes_ / ports)
     return bound

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from configuration.errors import ConfigurationError, unknown
 from fabrics.collectives import COLLECTIVES, all_to_all
 from fabrics.collectives.schedule import Group, Phase
-from fabrics.graph import Fabric, FloatArray, IntArray
+from fabrics.graph import Fabric
+from fabrics.network import FloatArray, IntArray, Network
 from fabrics.profiles import Software, software
 from fabrics.spec import Routing
 
@@ -26,7 +27,7 @@ Placement = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link, what it carries over the size asked for;
+    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link of ``network``, what it carries over the size asked for;
     ``payload_bytes_per_s``: what it carries per second under the protocol.
     """
 
@@ -35,6 +36,7 @@ class Line:
     latency_s: float
     s_per_byte: float
     bottleneck: str
+    network: Network
     link_share: FloatArray
     payload_bytes_per_s: FloatArray
 
@@ -65,7 +67,7 @@ class CollectiveCost:
         return tuple(line.bottleneck if line else "" for line in self.lines)
 
     def link_bytes(self, index: int = -1) -> FloatArray:
-        """Bytes over each link of the fabric (in the order of ``Fabric.links``) for one of the sizes."""
+        """Bytes over each link of the fabric of ``lines[index].network`` for one of the sizes."""
         line = self.lines[index]
         return line.link_share * self.sizes_bytes[index] if line else np.zeros(0)
 
@@ -150,7 +152,8 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
     if algorithm not in ("auto", *algorithms):
         raise unknown(f"algorithm of {collective}", algorithm, ["auto", *algorithms])
     groups = groups_of(fabric, placement)
-    protocols = software(fabric, collective)
+    network = fabric.network(routing)
+    protocols = software(fabric.spec.link_profile, network, collective)
     lines: list[Line] = []
     for name in algorithms if algorithm == "auto" else [algorithm]:
         if matrix is None:
@@ -159,7 +162,7 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
             schedules = [all_to_all.pairwise(group, _shares(matrix, group.size)) for group in groups]
         else:
             raise ConfigurationError(f"{collective}: a matrix of shares is for all-to-all")
-        lines += _lines(fabric, name, schedules, protocols, routing)
+        lines += _lines(network, name, schedules, protocols, routing)
     return PriceList(lines)
 
 
@@ -182,16 +185,16 @@ def _shares(matrix: FloatArray, p: int) -> FloatArray:
     return matrix
 
 
-def _lines(fabric: Fabric, algorithm: str, schedules: list[list[Phase]], protocols: list[Software], routing: Routing) -> list[Line]:
+def _lines(network: Network, algorithm: str, schedules: list[list[Phase]], protocols: list[Software], routing: Routing) -> list[Line]:
     """One line per protocol for the groups' schedules, phase by phase."""
     phases = [merged for merged in (_merge(parts) for parts in zip_longest(*schedules)) if merged is not None]
     if not phases:
         return []
-    loads = [fabric.loads(merged.src, merged.dst, merged.share, routing) for merged in phases]
-    paths = [fabric.latencies(merged.src, merged.dst) for merged in phases]
+    loads = [network.loads(merged.src, merged.dst, merged.share, routing) for merged in phases]
+    paths = [network.latencies(merged.src, merged.dst) for merged in phases]
     lines = []
     for protocol in protocols:
-        payload_bytes_per_s = fabric.bytes_per_s * protocol.efficiency
+        payload_bytes_per_s = network.bytes_per_s * protocol.efficiency
         times = [load / payload_bytes_per_s for load in loads]
         latency_s = np.zeros(len(schedules))
         for merged, (wire_s, mask) in zip(phases, paths, strict=True):
@@ -203,7 +206,8 @@ def _lines(fabric: Fabric, algorithm: str, schedules: list[list[Phase]], protoco
                 protocol=protocol.name,
                 latency_s=protocol.base_s + float(latency_s.max()),
                 s_per_byte=float(sum(time.max() for time in times)),
-                bottleneck=fabric.link_name(int(times[longest].argmax())),
+                bottleneck=network.link_name(int(times[longest].argmax())),
+                network=network,
                 link_share=np.sum(loads, axis=0),
                 payload_bytes_per_s=payload_bytes_per_s,
             )

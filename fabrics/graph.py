@@ -1,22 +1,18 @@
 """A fabric: the directed graph, its endpoints in the order of ranks, its links as arrays."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
 from configuration.errors import ConfigurationError, did_you_mean
+from fabrics.network import FloatArray, IntArray, Network
 from fabrics.spec import FabricSpec, Routing
 
 if TYPE_CHECKING:
     from fabrics.routes import Routes
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 SCALE_UP_KINDS = ("nvlink", "pcie", "shm", "socket")
 SCALE_UP_METRIC, NETWORK_METRIC, FORWARDING_METRIC = 1, 10, 1000
@@ -56,39 +52,50 @@ class GraphBuilder:
 
     def fabric(self, spec: FabricSpec) -> "Fabric":
         """The finished fabric. Raises ConfigurationError when some endpoint cannot reach another."""
-        return Fabric(spec, self.graph, tuple(self.endpoints))
+        graph = self.graph
+        domains = np.array([graph.nodes[name]["domain"] for name in self.endpoints], dtype=np.int64)
+        fabric = Fabric(spec, tuple(self.endpoints), domains, lambda: graph)
+        fabric.check_connected()
+        return fabric
 
 
-@dataclass(frozen=True, eq=False)
 class Fabric:
-    """A network and how it is used. ``endpoints[rank]`` is the graph node of a rank.
+    """A network and how it is used. ``endpoints[rank]`` is the graph node of a rank, ``domains[rank]`` its scale-up domain (usually a node).
 
     Edges of ``graph`` carry ``bytes_per_s`` and ``latency_s`` of that direction, ``kind``, and ``health`` (share of the rate left after a fault);
-    nodes carry ``kind``, ``tier`` and, for accelerators, ``domain`` (the scale-up domain, usually a node). Treat it as frozen:
-    ``without`` and ``with_link_rates`` give changed copies.
+    nodes carry ``kind``, ``tier`` and, for accelerators, ``domain``. A fabric never changes: ``without`` gives a copy with faults.
+    ``symmetric``: prices ideal routing without the graph, which is then built only when something else needs it.
     """
 
-    spec: FabricSpec
-    graph: nx.DiGraph
-    endpoints: tuple[str, ...]
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """What has been priced on this fabric."""
+    def __init__(
+        self, spec: FabricSpec, endpoints: tuple[str, ...], domains: IntArray, make_graph: Callable[[], nx.DiGraph], symmetric: Network | None = None
+    ) -> None:
+        if not endpoints:
+            raise ConfigurationError(f"fabric {spec.name}: it has no accelerators")
+        self.spec = spec
+        self.endpoints = endpoints
+        self.domains = domains
+        self.cache: dict[Any, Any] = {}
+        self._make_graph = make_graph
+        self._symmetric = symmetric
 
-    def __post_init__(self) -> None:
-        if not self.endpoints:
-            raise ConfigurationError(f"fabric {self.spec.name}: it has no accelerators")
-        if len(self.endpoints) > 1:
-            self._connected()
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The directed graph."""
+        return self._make_graph()
 
-    def _connected(self) -> None:
+    def network(self, routing: Routing) -> Network:
+        """What prices collectives under a routing: the symmetric network where there is one and routing is ideal, else this graph."""
+        return self._symmetric if self._symmetric is not None and routing.mode == "ideal" else self
+
+    def check_connected(self) -> None:
+        """Raises ConfigurationError when an endpoint cannot reach, or be reached by, the first."""
         first = self.endpoints[0]
-        reached = nx.descendants(self.graph, first)
-        reaching = nx.ancestors(self.graph, first)
+        reached, reaching = nx.descendants(self.graph, first), nx.ancestors(self.graph, first)
         cut_off = [name for name in self.endpoints[1:] if name not in reached or name not in reaching]
         if cut_off:
-            raise ConfigurationError(
-                f"fabric {self.spec.name}: the graph is not connected: no path between {first} and {cut_off[0]} ({len(cut_off)} endpoints cut off)"
-            )
+            count = f" ({len(cut_off)} endpoints cut off)"
+            raise ConfigurationError(f"fabric {self.spec.name}: the graph is not connected: no path between {first} and {cut_off[0]}{count}")
 
     @property
     def size(self) -> int:
@@ -115,11 +122,6 @@ class Fabric:
         """Index into ``kinds`` of each link."""
         index = {kind: i for i, kind in enumerate(self.kinds)}
         return np.array([index[kind] for _, _, kind in self.graph.edges(data="kind")], dtype=np.int64)
-
-    @cached_property
-    def domains(self) -> IntArray:
-        """Scale-up domain of each endpoint."""
-        return np.array([self.graph.nodes[name]["domain"] for name in self.endpoints], dtype=np.int64)
 
     @cached_property
     def routes(self) -> "Routes":
@@ -157,7 +159,9 @@ class Fabric:
             for tail, head in self._both_directions(name):
                 if graph.has_edge(tail, head):
                     graph.edges[tail, head]["health"] *= share
-        return replace(self, graph=graph, cache={})
+        fabric = Fabric(self.spec, self.endpoints, self.domains, lambda: graph)
+        fabric.check_connected()
+        return fabric
 
     def _switch(self, name: str) -> str:
         if name not in self.graph:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from configuration.errors import ConfigurationError
-from fabrics.graph import Fabric, FloatArray
-from fabrics.spec import ByLinkKind
+from fabrics.network import FloatArray, Network
+from fabrics.spec import ByLinkKind, LinkProfile
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,32 @@ class Software:
     efficiency: FloatArray
 
 
-def software(fabric: Fabric, collective: str) -> list[Software]:
-    """The protocols that the fabric's link profile offers for a collective. Raises ConfigurationError when a link kind is not covered."""
-    profile = fabric.spec.link_profile
+def software(profile: LinkProfile, network: Network, collective: str) -> list[Software]:
+    """The protocols that a link profile offers for a collective. Raises ConfigurationError when a link kind is not covered."""
+    where = f"link profile {profile.name}"
     return [
         Software(
             name=name,
             base_s=protocol.base_s.value,
-            overhead_s=_by_mask(_by_kind(fabric, protocol.overhead_s, f"{name}.overhead_s")),
-            gap_s=_by_mask(_by_kind(fabric, protocol.gap_s, f"{name}.gap_s")),
-            efficiency=_by_kind(fabric, protocol.efficiency, f"{name}.efficiency")[fabric.kind_index],
+            overhead_s=_by_mask(_by_kind(network, protocol.overhead_s, f"{where}.{name}.overhead_s")),
+            gap_s=_by_mask(_by_kind(network, protocol.gap_s, f"{where}.{name}.gap_s")),
+            efficiency=_by_kind(network, protocol.efficiency, f"{where}.{name}.efficiency")[network.kind_index],
         )
         for name, protocol in profile.operations.get(collective, profile.protocols).items()
     ]
 
 
-def _by_kind(fabric: Fabric, table: ByLinkKind, field: str) -> FloatArray:
-    for kind in fabric.kinds:
+def payload_bytes_per_s(profile: LinkProfile, network: Network, collective: str, protocol: str) -> FloatArray:
+    """What each link carries per second under a protocol."""
+    (found,) = [offered for offered in software(profile, network, collective) if offered.name == protocol]
+    return network.bytes_per_s * found.efficiency
+
+
+def _by_kind(network: Network, table: ByLinkKind, field: str) -> FloatArray:
+    for kind in network.kinds:
         if kind not in table and "default" not in table:
-            raise ConfigurationError(f"link profile {fabric.spec.link_profile.name}: {field} has no value for link kind {kind!r}, nor 'default'")
-    return np.array([(table.get(kind) or table["default"]).value for kind in fabric.kinds])
+            raise ConfigurationError(f"{field} has no value for link kind {kind!r}, nor 'default'")
+    return np.array([(table.get(kind) or table["default"]).value for kind in network.kinds])
 
 
 def _by_mask(per_kind: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from fabrics.bounds import lower_bound
 from fabrics.cost import Placement, cost, groups_of
 from fabrics.graph import Fabric
 from fabrics.placement import groups
+from fabrics.profiles import payload_bytes_per_s
 from fabrics.units import bytes_text, rate, seconds
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def answer(fabric: Fabric, question: Question, *, bound: bool = False, seeds: in
         "routing": fabric.spec.routing.model_dump(),
         "link_profile": fabric.spec.link_profile.name,
         "rows": rows,
-        "hot_links": hot_links(fabric, costs),
+        "hot_links": hot_links(costs),
     }
     return document | rows[0] if len(rows) == 1 else document
 
@@ -84,7 +85,8 @@ def _bound(fabric: Fabric, question: Question, costs: "CollectiveCost", index: i
     line = costs.lines[index]
     if line is None:
         return {"lower_bound_s": 0.0, "bound_method": "nothing is sent"}
-    found = lower_bound(fabric, question.op, groups_of(fabric, question.placement), question.sizes_bytes[index], line.payload_bytes_per_s)
+    rates = payload_bytes_per_s(fabric.spec.link_profile, fabric, question.op, line.protocol)
+    found = lower_bound(fabric, question.op, groups_of(fabric, question.placement), question.sizes_bytes[index], rates)
     return {"lower_bound_s": found.transfer_s, "bound_method": found.method}
 
 
@@ -107,7 +109,7 @@ def over_seeds(fabric: Fabric, question: Question, size: float, seeds: int) -> d
     }
 
 
-def hot_links(fabric: Fabric, costs: "CollectiveCost", most: int = HOT_LINKS) -> list[dict[str, Any]]:
+def hot_links(costs: "CollectiveCost", most: int = HOT_LINKS) -> list[dict[str, Any]]:
     """The busiest links at the largest size: bytes, rate, share of the transfer time that they are busy."""
     index = int(np.argmax(costs.sizes_bytes))
     line = costs.lines[index]
@@ -116,9 +118,9 @@ def hot_links(fabric: Fabric, costs: "CollectiveCost", most: int = HOT_LINKS) ->
     busy_s = costs.link_bytes(index) / line.payload_bytes_per_s
     return [
         {
-            "link": fabric.link_name(link),
+            "link": line.network.link_name(link),
             "bytes": float(costs.link_bytes(index)[link]),
-            "bytes_per_s": float(fabric.bytes_per_s[link]),
+            "bytes_per_s": float(line.network.bytes_per_s[link]),
             "busy_share": float(busy_s[link] / costs.transfer_s[index]),
         }
         for link in np.argsort(-busy_s, kind="stable")[:most].tolist()

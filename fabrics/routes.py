@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from fabrics.graph import FORWARDING_METRIC, NETWORK_METRIC, SCALE_UP_KINDS, SCALE_UP_METRIC, FloatArray, IntArray
+from fabrics.graph import FORWARDING_METRIC, NETWORK_METRIC, SCALE_UP_KINDS, SCALE_UP_METRIC
+from fabrics.network import FloatArray, IntArray
 from fabrics.spec import Routing
 
 Hop = tuple[int, int, float]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fabrics.collectives.schedule import Group, Phase
-from fabrics.graph import FloatArray
+from fabrics.network import FloatArray
 
 
 def pairwise(group: Group, matrix: FloatArray | None = None) -> list[Phase]:

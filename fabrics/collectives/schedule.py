@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fabrics.graph import FloatArray, IntArray
+from fabrics.network import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configuration.files import write_atomically
-from fabrics.graph import Fabric, FloatArray
+from fabrics.graph import Fabric
+from fabrics.network import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,8 @@ import numpy as np
 from fabrics.explain import paths, tiers, walk
 from fabrics.explain.sections import Section
 from fabrics.explain.walk import Walk
-from fabrics.graph import Fabric, FloatArray
+from fabrics.graph import Fabric
+from fabrics.network import FloatArray
 
 
 def sections(fabric: Fabric, walked: Walk) -> list[Section]:

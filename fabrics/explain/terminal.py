@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from fabrics.explain.sections import Rows, Section
-from fabrics.graph import Fabric, FloatArray
+from fabrics.graph import Fabric
+from fabrics.network import FloatArray
 
 if TYPE_CHECKING:
     from rich.console import Console

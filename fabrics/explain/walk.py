@@ -46,7 +46,7 @@ def section(fabric: Fabric, walk: Walk) -> Section:
     line = costs.lines[0]
     if line is None:
         return Section(title, ("Nothing is sent.",))
-    hottest = hot_links(fabric, costs)
+    hottest = hot_links(costs)
     first = hottest[0]
     carried = first["bytes"]
     payload = line.payload_bytes_per_s[line.link_share.argmax()] if not hottest else carried / costs.transfer_s[0]

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from fabrics.graph import Fabric, GraphBuilder
@@ -11,12 +12,14 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, AfterValidator(bytes_per_s)]
 Latency = Annotated[float, AfterValidator(latency_s)]
 Ratio = Annotated[float, Field(gt=0, le=1e4)]
+SYMMETRIC_FROM = 512
+"""Endpoints from which on the graph is not built unless it is needed."""
 
 
 class Clos(FabricSpec):
     """Nodes under leaves, leaves under spines, spines of several pods under cores. Rates are per direction, latencies per link.
 
-    ``leaves``, ``spines`` and ``cores`` count the switches of one plane. ``rails``: the accelerators of a node are spread in order over that
+    ``leaves``, ``spines`` and ``cores`` count the switches of one plane. ``rails``: the accelerators of a node are dealt in turn to that
     many leaves (1: a node hangs on one leaf); with ``join_rails: false`` each rail keeps its own spines. ``planes``: copies of the whole
     network, each with an equal part of every accelerator's ``link_bytes_per_s``. ``pods``: leaves and spines fall into that many equal parts,
     joined by ``cores``; with ``core_groups`` g, spine i of a pod is joined to the cores of group i mod g only (1: to all).
@@ -142,6 +145,17 @@ class Clos(FabricSpec):
 
 
 def build(spec: Clos) -> Fabric:
+    """The fabric; a large one is priced by symmetry, and its graph is built when something asks for it."""
+    from fabrics.symmetry import ClosSymmetry, is_symmetric
+
+    size = spec.nodes * spec.accelerators_per_node
+    if size < SYMMETRIC_FROM or not is_symmetric(spec):
+        return explicit(spec)
+    endpoints = tuple(f"gpu{i}" for i in range(size))
+    return Fabric(spec, endpoints, np.arange(size) // spec.accelerators_per_node, lambda: explicit(spec).graph, ClosSymmetry(spec))
+
+
+def explicit(spec: Clos) -> Fabric:
     """The graph, node by node and plane by plane."""
     graph = GraphBuilder()
     accelerators = [[graph.accelerator(domain=node) for _ in range(spec.accelerators_per_node)] for node in range(spec.nodes)]
@@ -161,7 +175,7 @@ def _plane(spec: Clos, graph: GraphBuilder, accelerators: list[list[str]], plane
     cores = [graph.switch(f"core{plane * spec.cores + i}", "core", tier=3) for i in range(spec.cores)]
     for node, members in enumerate(accelerators):
         for position, accelerator in enumerate(members):
-            rail = position * spec.rails // spec.accelerators_per_node
+            rail = position % spec.rails
             leaf = leaves[node // spec.hosts_per_leaf * spec.rails + rail]
             graph.join(accelerator, leaf, spec.port_bytes_per_s, spec.hop_latency_s, "network")
     leaves_per_pod, spines_per_pod = spec.leaves // spec.pods, spec.spines // spec.pods
