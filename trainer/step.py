@@ -62,7 +62,10 @@ def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tenso
 
 def _clip(model: nn.Module, limit: float | None) -> Tensor:
     """Scale all gradients so that their norm is at most ``limit``; return the norm before that."""
-    return nn.utils.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit, foreach=False)
+    if limit is None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients, foreach=False)
+    return nn.utils.clip_grad_norm_(model.parameters(), limit, foreach=False)
 
 
 def _mean(losses: list[Tensor]) -> Tensor:

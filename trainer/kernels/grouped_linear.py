@@ -4,6 +4,7 @@ Shapes: R rows, E experts, I and O widths in and out. ``ends_E`` (int32) holds t
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,39 @@ def grouped(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     return F.grouped_mm(x_RI, weight_EIO, offs=ends_E)  # type: ignore[no-any-return, attr-defined, unused-ignore]
 
 
+class _Loop(torch.autograd.Function):
+    """Writes each expert's product into its place, so that memory does not depend on how the rows spread."""
+
+    @staticmethod
+    def forward(ctx: Any, x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+        spans = _spans(ends_E)
+        ctx.save_for_backward(x_RI, weight_EIO)
+        ctx.spans = spans
+        out_RO = x_RI.new_empty(x_RI.shape[0], weight_EIO.shape[2])
+        for expert, rows in enumerate(spans):
+            torch.mm(x_RI[rows], weight_EIO[expert], out=out_RO[rows])
+        return out_RO
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (grad_RO,) = gradients
+        x_RI, weight_EIO = ctx.saved_tensors
+        grad_weight_EIO = torch.empty_like(weight_EIO)
+        grad_x_RI = torch.empty_like(x_RI)
+        for expert, rows in enumerate(ctx.spans):
+            torch.mm(x_RI[rows].t(), grad_RO[rows], out=grad_weight_EIO[expert])
+            torch.mm(grad_RO[rows], weight_EIO[expert].t(), out=grad_x_RI[rows])
+        return grad_x_RI, grad_weight_EIO, None
+
+
+def _spans(ends_E: Tensor) -> list[slice]:
+    ends = ends_E.tolist()
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
 def loop(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """The reference: one GEMM an expert, any width and dtype; reads the counts back to the host."""
-    ends = ends_E.tolist()
-    counts = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    return torch.cat([rows @ matrix for rows, matrix in zip(torch.split(x_RI, counts), weight_EIO.unbind(), strict=True)])
+    return _Loop.apply(x_RI, weight_EIO, ends_E)  # type: ignore[no-untyped-call, no-any-return]
 
 
 GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "loop": loop}

@@ -50,15 +50,17 @@ class MoE(nn.Module):
         self.experts = Experts(spec, width, implementation)
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord]:
-        routing = self.router(x_TD)
-        rows_RD, weight_R1, order = _dispatched(x_TD, routing)
+        rows_RD, weight_R1, order, record = _dispatched(x_TD, self.router(x_TD))
         rows_RD = self.experts(rows_RD, weight_R1, order.ends_E)
         with scope(Component.COMBINE):
-            return combine(rows_RD, order, x_TD.shape[0]), routing.record
+            return combine(rows_RD, order, x_TD.shape[0]), record
 
 
-def _dispatched(x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor, Order]:
+def _dispatched(x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor, Order, RouterRecord]:
+    weight_TK, expert_TK, record = routing
+    del routing
     with scope(Component.PERMUTATION):
-        order = order_by_expert(routing.expert_TK, routing.record.counts_E)
-        weight_R1 = routing.weight_TK.flatten().index_select(0, order.slot_R)[:, None]
-        return permute(x_TD, order), weight_R1, order
+        order = order_by_expert(expert_TK, record.counts_E)
+        weight_R1 = weight_TK.flatten().index_select(0, order.slot_R)[:, None]
+        del weight_TK
+        return permute(x_TD, order), weight_R1, order, record

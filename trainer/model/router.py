@@ -44,6 +44,8 @@ class Router(nn.Module):
         with scope(Component.ROUTER):
             logits_TE = F.linear(x_TD.float(), self.weight.float())
             probability_TE = logits_TE.softmax(-1)
+            if not self.router_z:
+                del logits_TE
             weight_TK, expert_TK = probability_TE.topk(self.spec.top_k)
             if self.spec.normalise_weights:
                 weight_TK = weight_TK / weight_TK.sum(-1, keepdim=True)

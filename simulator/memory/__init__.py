@@ -1,0 +1,1 @@
+"""Memory of one step from the beginnings and ends of its storages."""

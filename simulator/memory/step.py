@@ -1,0 +1,136 @@
+"""Memory of a whole step: every stretch of the program in order, the peak, what holds it, and the bytes of each component."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from simulator.components import Component, Phase, Role
+from simulator.memory.profile import Run, run
+from simulator.program.build import Program
+from simulator.program.graph import ITEM_BYTES, ItemKind, Value
+from simulator.program.sizes import Bindings
+from simulator.records.step_report import ComponentBytes, Memory, PeakPoint, TimelinePoint
+from simulator.specs import Plan
+
+_ROLES = tuple(Role)
+STATES_PER_PARAMETER = 2
+"""AdamW keeps the first and second moment of every parameter, in its own type, and one fp32 step counter a tensor."""
+STEP_COUNTER_BYTES = 4
+
+
+def step_memory(program: Program, plan: Plan) -> Memory:
+    """Fill the memory part of a StepReport."""
+    parameters = _by_component(program)
+    components = _components(program, parameters)
+    owned = {name: sum(getattr(row, name) for row in components) for name in ("parameters_bytes", "gradients_bytes", "optimizer_bytes")}
+    base = np.zeros(len(_ROLES))
+    base[_ROLES.index(Role.PARAMETER)] = owned["parameters_bytes"]
+    base[_ROLES.index(Role.OPTIMIZER_STATE)] = owned["optimizer_bytes"]
+    base[_ROLES.index(Role.BUFFER)] = ITEM_BYTES[ItemKind.FP32] * program.rotary_elements
+    walk = _Walk(base)
+    _walk(program, walk)
+    return Memory(
+        parameters_bytes=owned["parameters_bytes"],
+        buffers_bytes=int(base[_ROLES.index(Role.BUFFER)]),
+        gradients_bytes=owned["gradients_bytes"],
+        optimizer_bytes=owned["optimizer_bytes"],
+        inputs_bytes=2 * 8 * plan.tokens_per_micro_batch,
+        activations_bytes=sum(row.activations_bytes for row in components),
+        peak_allocated_bytes=int(walk.peak),
+        peak_at=walk.peak_at,
+        at_peak={role: int(value) for role, value in zip(_ROLES, walk.at_peak, strict=True)},
+        components=components,
+        timeline=walk.timeline,
+    )
+
+
+class _Walk:
+    """Bytes alive by role as the step goes on, and the highest point so far."""
+
+    def __init__(self, base: np.ndarray) -> None:
+        self.alive = base.copy()
+        self.peak = 0.0
+        self.at_peak = base.copy()
+        self.peak_at = PeakPoint(phase=Phase.FORWARD, component=Component.INPUTS, operation="")
+        self.timeline: list[TimelinePoint] = []
+
+    def go(self, piece: Run, count: int) -> None:
+        """Run ``piece`` ``count`` times."""
+        if not piece.operations or not count:
+            return
+        height, in_last = piece.repeated(count)
+        begin = self.alive + (piece.net_by_role * (count - 1) if in_last else 0)
+        if self.alive.sum() + height > self.peak:
+            operation = piece.operations[piece.peak_index]
+            self.peak = self.alive.sum() + height
+            self.at_peak = begin + piece.at_peak_by_role
+            self.peak_at = PeakPoint(phase=operation.phase, component=operation.component, operation=operation.name)
+        for repetition in range(count):
+            self._draw(piece, float(self.alive.sum()) + repetition * piece.net)
+        self.alive = self.alive + piece.net_by_role * count
+
+    def _draw(self, piece: Run, begin: float) -> None:
+        """One point for each stretch of operations of one component: its highest."""
+        start = 0
+        for position in range(1, len(piece.operations) + 1):
+            here = piece.operations[start]
+            if position == len(piece.operations) or piece.operations[position].component is not here.component:
+                highest = begin + float(piece.live[start:position].max())
+                self.timeline.append(TimelinePoint(phase=here.phase, component=here.component, bytes=int(max(highest, 0))))
+                start = position
+
+
+def _walk(program: Program, walk: _Walk) -> None:
+    for micro_batch in range(program.accumulation):
+        for stretch in program.stretches:
+            walk.go(run(stretch.segment.forward, stretch.bindings), stretch.count)
+        for stretch in reversed(program.stretches):
+            backward = stretch.segment.backward_again if micro_batch else stretch.segment.backward
+            walk.go(run(backward, stretch.bindings), stretch.count)
+    for optimizer in program.optimizer:
+        walk.go(run(optimizer.operations, optimizer.bindings), optimizer.count)
+
+
+def _by_component(program: Program) -> dict[Component, list[tuple[Value, int, Bindings]]]:
+    found: dict[Component, list[tuple[Value, int, Bindings]]] = defaultdict(list)
+    for stretch in program.stretches:
+        for value in stretch.segment.parameters:
+            found[value.component].append((value, stretch.count, stretch.bindings))
+    return found
+
+
+def _components(program: Program, parameters: dict[Component, list[tuple[Value, int, Bindings]]]) -> list[ComponentBytes]:
+    activations = _activations(program)
+    rows = []
+    for component in Component:
+        values = parameters.get(component, [])
+        elements = sum(value.elements.at(bindings) * count for value, count, bindings in values)
+        tensors = sum(count for _, count, _ in values)
+        item = ITEM_BYTES[values[0][0].item] if values else 0
+        if not values and not activations.get(component):
+            continue
+        rows.append(
+            ComponentBytes(
+                component=component,
+                parameters_bytes=int(elements * item),
+                gradients_bytes=int(elements * item),
+                optimizer_bytes=int(STATES_PER_PARAMETER * elements * item) + STEP_COUNTER_BYTES * tensors,
+                activations_bytes=int(activations.get(component, 0)),
+            )
+        )
+    return rows
+
+
+def _activations(program: Program) -> dict[Component, float]:
+    """Bytes that the forward pass leaves alive, by the component that made them; logged values of earlier micro-batches with them."""
+    bytes_of: dict[Component, float] = defaultdict(float)
+    for stretch in program.stretches:
+        for operation in stretch.segment.forward:
+            for sign, values in ((1, operation.allocates), (-1, operation.frees)):
+                for value in values:
+                    if value.role is Role.ACTIVATION:
+                        bytes_of[value.component] += sign * stretch.count * value.bytes.at(stretch.bindings)
+    for stretch in program.stretches:
+        for value in stretch.segment.kept:
+            bytes_of[value.component] += (program.accumulation - 1) * stretch.count * value.bytes.at(stretch.bindings)
+    return bytes_of

@@ -1,0 +1,1 @@
+"""The program of one training step: values (storages) and operations of one rank, with symbolic shapes."""

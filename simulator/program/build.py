@@ -1,0 +1,234 @@
+"""Build the program of a step: segments (embedding, block groups, head) with their forward and backward operations.
+
+A segment depends on the structure alone (kinds of layers, implementations, precision), so it is built once and then evaluated
+for any numbers; equal blocks are one segment and a count.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from simulator.components import Component, Role
+from simulator.program.graph import Graph, ItemKind, Value
+from simulator.program.layers.attention import attention
+from simulator.program.layers.dense import dense
+from simulator.program.layers.ends import embedding, head
+from simulator.program.layers.moe import moe
+from simulator.program.lowerings.registry import lowerings
+from simulator.program.operations import Operation
+from simulator.program.optimizer import clipping, fused_adamw, loop_adamw
+from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
+from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
+from simulator.program.tape import Backward, Forward
+from simulator.specs import DenseFeedForward, Implementation, ModelSpec, MoeFeedForward, Plan
+from simulator.specs.model import BlockGroup
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Operations of one stretch of the model.
+
+    ``backward_again``: with gradients of an earlier micro-batch already there. ``kept``: values that live to the end of the step.
+    """
+
+    name: str
+    parameters: tuple[Value, ...]
+    forward: tuple[Operation, ...]
+    backward: tuple[Operation, ...]
+    backward_again: tuple[Operation, ...]
+    kept: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A segment, how often it stands in a row, and the numbers of its symbols."""
+
+    segment: Segment
+    count: int
+    bindings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class OptimizerStretch:
+    """Operations of the optimizer phase, how often in a row, and the numbers of their symbols."""
+
+    operations: tuple[Operation, ...]
+    count: int
+    bindings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One optimizer step of one rank: every stretch forward, then all backward in reverse, ``accumulation`` times; then the optimizer."""
+
+    stretches: tuple[Stretch, ...]
+    optimizer: tuple[OptimizerStretch, ...]
+    accumulation: int
+    rotary_elements: int
+    """Elements of the rotary tables, cosines and sines together, fp32."""
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What the operations of a segment depend on, and nothing else."""
+
+    implementation: Implementation
+    precision: str
+    expert_parallel: bool
+    auxiliary_losses: tuple[str, ...]
+    tied: bool
+
+
+def build_program(model: ModelSpec, plan: Plan, received_rows: float = 1.0) -> Program:
+    """The program of one step of ``model`` under ``plan``.
+
+    ``received_rows``: rows that the rank's experts get, over the mean of all ranks (1 when balanced).
+    """
+    auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
+    names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
+    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings)
+    common: dict[str, float] = {
+        "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
+        "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
+    }  # fmt: skip
+    start, finish = _ends(structure)
+    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, received_rows)) for group in model.blocks]
+    stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
+    widths = {group.mixer.head_width for group in model.blocks}
+    return Program(
+        stretches,
+        _optimizer(stretches, plan),
+        plan.accumulation,
+        model.maximum_positions * sum(widths),
+    )
+
+
+def _kinds(group: BlockGroup) -> tuple[str, str, bool]:
+    feed_forward = group.feed_forward
+    return group.mixer.qk_norm, feed_forward.kind, isinstance(feed_forward, MoeFeedForward) and feed_forward.normalise_weights
+
+
+def _numbers(group: BlockGroup, plan: Plan, received_rows: float) -> dict[str, float]:
+    mixer, feed_forward = group.mixer, group.feed_forward
+    numbers: dict[str, float] = {"H": mixer.heads, "G": mixer.kv_heads, "C": mixer.head_width, "J": mixer.head_width // 2}
+    if isinstance(feed_forward, DenseFeedForward):
+        return numbers | {"F": feed_forward.hidden_width}
+    rows = plan.tokens_per_micro_batch * feed_forward.top_k
+    return numbers | {
+        "F": feed_forward.expert_width, "E": feed_forward.experts, "K": feed_forward.top_k,
+        "L": feed_forward.experts // plan.ep, "Q": round(rows * received_rows),
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _block(structure: _Structure, qk_norm: str, feed_forward: str, normalise: bool) -> Segment:
+    graph = Graph("block")
+    x = graph.input("x", (T, D), ItemKind.COMPUTE)
+    mixer = BlockGroup.model_fields["mixer"].annotation
+    assert mixer is not None
+    residual = attention(graph, x, mixer(heads=1, kv_heads=1, head_width=2, qk_norm=qk_norm))
+    losses: list[Value] = []
+    if feed_forward == "moe":
+        spec = MoeFeedForward(experts=1, top_k=1, expert_width=1, normalise_weights=normalise)
+        residual, losses = moe(
+            graph, residual, spec,
+            load_balancing="load_balancing" in structure.auxiliary_losses, router_z="router_z" in structure.auxiliary_losses,
+        )  # fmt: skip
+        if structure.expert_parallel:
+            expert_parallel(graph)
+    else:
+        residual = dense(graph, residual)
+    graph.outputs = [residual, *losses]
+    return _segment(graph, structure, {})
+
+
+@lru_cache(maxsize=64)
+def _ends(structure: _Structure) -> tuple[Segment, Segment]:
+    first = Graph("embedding")
+    x, table = embedding(first)
+    first.outputs = [x]
+    last = Graph("head")
+    incoming = last.input("x", (T, D), ItemKind.COMPUTE)
+    total = head(last, incoming, table if structure.tied else None, structure.auxiliary_losses)
+    last.outputs = [total]
+    finish = _segment(last, structure, {table: 2} if structure.tied else {})
+    start = _segment(first, structure, {table: 1}, early_gradient=table if structure.tied else None)
+    _frame(start, finish, structure)
+    return start, finish
+
+
+def _frame(start: Segment, finish: Segment, structure: _Structure) -> None:
+    """Inputs begin with the first operation of the forward pass and end with the last of backward, as do the gradients of the
+    layers' auxiliary losses, and the total loss and its gradient, which the caller holds until then."""
+    inputs = [Value(name, (T,), ItemKind.INT64, Role.INPUT, Component.INPUTS) for name in ("inputs", "labels")]
+    start.forward[0].allocates.extend(inputs)
+    losses = [Value(name, (N,), ItemKind.FP32, Role.TEMPORARY, Component.TOTAL_LOSS) for name in structure.auxiliary_losses]
+    scalars = [Value(name, (ONE,), ItemKind.FP32, role, Component.TOTAL_LOSS) for name, role in (("total", Role.ACTIVATION), ("ones", Role.TEMPORARY))]
+    for operations in (start.backward, start.backward_again):
+        operations[-1].frees.extend([*inputs, *losses, *scalars])
+
+
+def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early_gradient: Value | None = None) -> Segment:
+    graph.resolve(structure.precision)
+    table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS
+    forward = Forward()
+    for node in graph.nodes:
+        forward.component = node.component
+        table[node.operation](forward, node)
+    forward.finish(graph)
+    return Segment(
+        graph.name,
+        tuple(graph.parameters),
+        tuple(forward.operations),
+        tuple(_backward(graph, forward, uses, early_gradient, accumulating=False)),
+        tuple(_backward(graph, forward, uses, early_gradient, accumulating=True)),
+        tuple(graph.kept),
+    )
+
+
+def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: Value | None, *, accumulating: bool) -> list[Operation]:
+    back = Backward(accumulating=accumulating)
+    for output in graph.outputs:
+        gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
+        if graph.name == "head":
+            back.component = output.component
+            back.emit("ones_like", forward.operations[-1].kind, (output,), (gradient,))
+            back.references[gradient] += 1  # autograd's caller holds it to the end
+        elif output.shape == (ONE,):
+            # One element of the gradient of all layers' losses, which the head's backward made and the embedding's ends.
+            gradient.role = Role.BUFFER
+        else:
+            back.references[gradient] = 1
+        back.gradients[output] = gradient
+    if early is not None:
+        gradient = Value(f"{early.name}.grad", early.shape, early.item, Role.TEMPORARY, Component.HEAD)
+        back.references[gradient] = 1
+        back.gradients[early] = gradient
+    back.run(forward.autograd, {parameter: uses.get(parameter, 1) for parameter in graph.parameters} | uses)
+    return back.operations
+
+
+def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
+    common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
+    made = [OptimizerStretch(tuple(clipping(plan.gradient_clipping is not None)), 1, common)]
+    if plan.implementation.optimizer == "fused":
+        return (*made, OptimizerStretch(tuple(fused_adamw()), 1, common))
+    for matrices in (True, False):
+        previous: Value | None = None
+        for stretch in stretches:
+            run = [parameter for parameter in stretch.segment.parameters if (len(parameter.shape) > 1) == matrices]
+            if stretch.segment.name == "block":
+                run = _in_module_order(run)
+            if not run:
+                continue
+            made.append(OptimizerStretch(tuple(loop_adamw(run, previous)), 1, stretch.bindings))
+            if stretch.count > 1:
+                made.append(OptimizerStretch(tuple(loop_adamw(run, run[-1])), stretch.count - 1, stretch.bindings))
+            last = run[-1]
+            previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
+    return tuple(made)
+
+
+def _in_module_order(parameters: list[Value]) -> list[Value]:
+    """The trainer's order within a block: attention, then feed-forward; each as its module lists them."""
+    order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "down"]
+    return sorted(parameters, key=lambda parameter: order.index(parameter.name))

@@ -1,0 +1,43 @@
+"""Dropless top-k mixture of SwiGLU experts, its norm before and its addition to the residual stream after."""
+
+from simulator.components import Component
+from simulator.program.graph import Graph, ItemKind, Value
+from simulator.program.sizes import ONE, D, E, F, K, T
+from simulator.specs import MoeFeedForward
+
+COMPUTE, FP32, INT64 = ItemKind.COMPUTE, ItemKind.FP32, ItemKind.INT64
+ROWS = T * K
+
+
+def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, router_z: bool) -> tuple[Value, list[Value]]:
+    """x + the weighted sum of the experts of each token; x is (T, D). Returns it and the auxiliary losses."""
+    norm = graph.parameter("feed_forward_norm", (D,), Component.FEED_FORWARD_NORM)
+    router = graph.parameter("router", (E, D), Component.ROUTER)
+    gate, up = (graph.parameter(name, (E, D, F), Component.EXPERTS) for name in ("gate", "up"))
+    down = graph.parameter("down", (E, F, D), Component.EXPERTS)
+
+    (normalised,) = graph.add("norm", Component.FEED_FORWARD_NORM, (x, norm), ("normalised", (T, D), COMPUTE))
+    (logits,) = graph.add("router_logits", Component.ROUTER, (normalised, router), ("logits", (T, E), FP32))
+    (probability,) = graph.add("softmax", Component.ROUTER, (logits,), ("probability", (T, E), FP32))
+    weights, experts = graph.add("topk", Component.ROUTER, (probability,), ("weights", (T, K), FP32), ("experts", (T, K), INT64))
+    if spec.normalise_weights:
+        (weights,) = graph.add("normalise", Component.ROUTER, (weights,), ("weights", (T, K), FP32))
+    (counts,) = graph.add("count", Component.ROUTER, (experts,), ("counts", (E,), INT64))
+    graph.kept.append(counts)
+    losses: list[Value] = []
+    if load_balancing:
+        losses += graph.add("load_balancing_loss", Component.AUXILIARY_LOSSES, (probability, counts), ("load_balancing", (ONE,), FP32))
+    if router_z:
+        losses += graph.add("router_z_loss", Component.AUXILIARY_LOSSES, (logits,), ("router_z", (ONE,), FP32))
+
+    slot, token, ends = graph.add(
+        "order", Component.PERMUTATION, (experts, counts), ("slot", (ROWS,), INT64), ("token", (ROWS,), INT64), ("ends", (E,), ItemKind.INT32)
+    )
+    (row_weights,) = graph.add("permute", Component.PERMUTATION, (weights.viewed((ROWS, ONE)), slot), ("row_weights", (ROWS, ONE), FP32))
+    (rows,) = graph.add("permute", Component.PERMUTATION, (normalised, token), ("rows", (ROWS, D), COMPUTE))
+    gated, upped = (graph.add("experts_linear", Component.EXPERTS, (rows, weight, ends), (weight.name, (ROWS, F), COMPUTE))[0] for weight in (gate, up))
+    (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped, row_weights), ("hidden", (ROWS, F), COMPUTE))
+    (returned,) = graph.add("experts_linear", Component.EXPERTS, (hidden, down, ends), ("returned", (ROWS, D), COMPUTE))
+    (out,) = graph.add("combine", Component.COMBINE, (returned, token), ("out", (T, D), COMPUTE))
+    (x,) = graph.add("add", Component.COMBINE, (x, out), ("x", (T, D), COMPUTE))
+    return x, losses

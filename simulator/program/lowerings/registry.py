@@ -1,0 +1,45 @@
+"""Which lowering stands for which step of a layer under which implementation."""
+
+from simulator.program.lowerings.attention import lower_attention, lower_rope
+from simulator.program.lowerings.basic import lower_add, lower_linear
+from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_order, lower_permute
+from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
+from simulator.program.lowerings.norm import NORM_LOWERINGS
+from simulator.program.lowerings.router import (
+    lower_count,
+    lower_load_balancing,
+    lower_logits,
+    lower_normalise,
+    lower_router_z,
+    lower_softmax,
+    lower_topk,
+)
+from simulator.program.lowerings.swiglu import SWIGLU_LOWERINGS
+from simulator.program.tape import Lowering
+from simulator.specs import Implementation
+
+
+def lowerings(implementation: Implementation) -> dict[str, Lowering]:
+    """Lowering of every step of a layer under ``implementation``."""
+    return {
+        "embedding": lower_embedding,
+        "norm": NORM_LOWERINGS[implementation.norm],
+        "linear": lower_linear,
+        "rope": lower_rope,
+        "attention": lower_attention,
+        "add": lower_add,
+        "router_logits": lower_logits,
+        "softmax": lower_softmax,
+        "topk": lower_topk,
+        "normalise": lower_normalise,
+        "count": lower_count,
+        "load_balancing_loss": lower_load_balancing,
+        "router_z_loss": lower_router_z,
+        "order": lower_order,
+        "permute": lower_permute,
+        "experts_linear": EXPERT_LOWERINGS[implementation.experts],
+        "swiglu": SWIGLU_LOWERINGS[implementation.swiglu],
+        "combine": lower_combine,
+        "cross_entropy": lower_cross_entropy,
+        "total_loss": lower_total_loss,
+    }

@@ -1,0 +1,85 @@
+"""SwiGLU with the weight of each row; the trainer's twin is ``trainer/kernels/swiglu.py``."""
+
+from simulator.program.graph import Node, Value
+from simulator.program.lowerings.basic import activation, cast
+from simulator.program.operations import Kind
+from simulator.program.tape import Backward, Forward, Gradients
+
+POINTWISE, REDUCE = Kind.POINTWISE, Kind.REDUCE
+
+
+def lower_recompute(tape: Forward, node: Node) -> None:
+    """Keeps gate, up and weights; backward computes silu again."""
+    gate, up, *weights = node.inputs
+    (out,) = node.outputs
+    tape.emit("silu", POINTWISE, (gate,), (out,))
+    for factor in (up, *weights):
+        tape.emit("mul_", POINTWISE, (out, factor), (out,))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        (grad,) = gradients
+        silu = back.new("silu", gate.shape, gate.item)
+        back.emit("silu", POINTWISE, (gate,), (silu,))
+        grad_weights: list[Value] = []
+        for weight in weights:
+            product = back.new("product", gate.shape, gate.item)
+            back.emit("mul", POINTWISE, (silu, up), (product,))
+            back.emit("mul_", POINTWISE, (product, grad), (product,))
+            grad_weight = back.new("weight.grad", weight.shape, weight.item)
+            back.emit("sum", REDUCE, (product,), (grad_weight,))
+            back.drop(product)
+            grad_weights.append(grad_weight)
+            weighted = back.new("weighted", gate.shape, gate.item)
+            back.emit("mul", POINTWISE, (grad, weight), (weighted,))
+            grad = weighted
+        back.emit("mul_", POINTWISE, (silu, grad), (silu,))
+        product = back.new("product", gate.shape, gate.item)
+        back.emit("mul", POINTWISE, (grad, up), (product,))
+        grad_gate = back.new("gate.grad", gate.shape, gate.item)
+        back.emit("silu_backward", POINTWISE, (product, gate), (grad_gate,))
+        return grad_gate, silu, *grad_weights
+
+    tape.record(node.inputs, (out,), node.inputs, rule)
+
+
+def lower_eager(tape: Forward, node: Node) -> None:
+    """Plain tensor operations: keeps gate, silu(gate) and up, and with weights the unweighted product."""
+    gate, up, *weights = node.inputs
+    (out,) = node.outputs
+    silu = activation(tape, "silu", gate.shape, gate.item)
+    tape.emit("silu", POINTWISE, (gate,), (silu,))
+
+    def silu_rule(back: Backward, gradients: list[Value]) -> Gradients:
+        grad_gate = back.new("gate.grad", gate.shape, gate.item)
+        back.emit("silu_backward", POINTWISE, (*gradients, gate), (grad_gate,))
+        return (grad_gate,)
+
+    tape.record((gate,), (silu,), (gate,), silu_rule)
+    hidden = activation(tape, "hidden", gate.shape, gate.item) if weights else out
+    tape.emit("mul", POINTWISE, (silu, up), (hidden,))
+
+    def product_rule(back: Backward, gradients: list[Value]) -> Gradients:
+        grad_silu = back.new("silu.grad", gate.shape, gate.item)
+        back.emit("mul", POINTWISE, (*gradients, up), (grad_silu,))
+        grad_up = back.new("up.grad", gate.shape, gate.item)
+        back.emit("mul", POINTWISE, (*gradients, silu), (grad_up,))
+        return grad_silu, grad_up
+
+    tape.record((silu, up), (hidden,), (silu, up), product_rule)
+    for given in weights:
+        weight = cast(tape, given, gate.item)
+        tape.emit("mul", POINTWISE, (hidden, weight), (out,))
+
+        def weight_rule(back: Backward, gradients: list[Value], weight: Value = weight) -> Gradients:
+            grad_hidden = back.new("hidden.grad", gate.shape, gate.item)
+            back.emit("mul", POINTWISE, (*gradients, weight), (grad_hidden,))
+            product = back.new("product", gate.shape, gate.item)
+            back.emit("mul", POINTWISE, (*gradients, hidden), (product,))
+            grad_weight = back.new("weight.grad", weight.shape, weight.item)
+            back.emit("sum", REDUCE, (product,), (grad_weight,))
+            return grad_hidden, grad_weight
+
+        tape.record((hidden, weight), (out,), (hidden, weight), weight_rule)
+
+
+SWIGLU_LOWERINGS = {"eager": lower_eager, "recompute": lower_recompute}

@@ -1,0 +1,66 @@
+"""What a rank really executes: operations on storages, in order, with what each allocates and frees."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from simulator.components import Component, Phase
+from simulator.program.graph import Value
+from simulator.program.sizes import ONE, Size
+
+
+class Kind(StrEnum):
+    """Classes of operations; FLOPs, traffic and time follow from the kind and the shapes."""
+
+    GEMM = "gemm"
+    GROUPED_GEMM = "grouped_gemm"
+    ATTENTION = "attention"
+    POINTWISE = "pointwise"
+    REDUCE = "reduce"
+    GATHER = "gather"
+    SCATTER = "scatter"
+    SORT = "sort"
+    OPTIMIZER = "optimizer"
+    COLLECTIVE = "collective"
+    HOST_SYNC = "host_sync"
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """Dimensions of a matrix product: ``groups`` times (rows × inner) (inner × columns); rows are all groups' together."""
+
+    rows: Size
+    columns: Size
+    inner: Size
+    groups: Size = ONE
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A collective: which group of ranks, and the bytes as ``fabrics.cost`` defines them for the collective."""
+
+    collective: str
+    group: str
+    bytes: Size
+    asynchronous: bool = False
+
+
+@dataclass(eq=False)
+class Operation:
+    """``launches`` calls of one kernel.
+
+    ``allocates``/``frees``: storages that begin with it and that end after it. ``traffic``: what moves between memory and chip.
+    """
+
+    name: str
+    kind: Kind
+    phase: Phase
+    component: Component
+    reads: tuple[Value, ...] = ()
+    writes: tuple[Value, ...] = ()
+    allocates: list[Value] = field(default_factory=list)
+    frees: list[Value] = field(default_factory=list)
+    flops: Size | None = None
+    gemm: Gemm | None = None
+    exchange: Exchange | None = None
+    launches: Size = ONE
+    traffic: tuple[Value, ...] = ()

@@ -1,0 +1,1 @@
+"""Rewrites of a layer's graph by the plan, one file each, named as in the trainer."""

@@ -1,0 +1,76 @@
+"""Symbolic sizes: a whole number times symbols, such as ``2·T·K·D``.
+
+A program is built once for a structure (which layers, which implementations) and then evaluated for any numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+SYMBOLS = {
+    "B": "sequences of a micro-batch on one rank",
+    "S": "sequence length",
+    "T": "tokens of a micro-batch on one rank, B·S",
+    "D": "width of the residual stream",
+    "V": "vocabulary",
+    "H": "query heads",
+    "G": "key-value heads",
+    "C": "width of a head",
+    "J": "half of a head's width, C/2",
+    "E": "experts of a layer",
+    "L": "experts of a layer on one rank, E over the expert-parallel degree",
+    "K": "experts of a token",
+    "Q": "rows that the experts of one rank receive",
+    "F": "hidden width of an expert or of a dense feed-forward",
+    "P": "positions of the rotary tables",
+    "N": "MoE layers of the model",
+    "A": "tensors among the parameters",
+}
+"""What each symbol stands for. Symbols of a block (H, G, C, J, E, L, K, Q, F) are its own."""
+
+Bindings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Size:
+    """``factor`` times the product of ``symbols`` (sorted; repeated for powers)."""
+
+    factor: int = 1
+    symbols: tuple[str, ...] = ()
+
+    def __mul__(self, other: "Size | int") -> "Size":
+        if isinstance(other, int):
+            return Size(self.factor * other, self.symbols)
+        return Size(self.factor * other.factor, tuple(sorted(self.symbols + other.symbols)))
+
+    __rmul__ = __mul__
+
+    def at(self, bindings: Bindings) -> float:
+        """The number for given symbols."""
+        return self.factor * prod(bindings[symbol] for symbol in self.symbols)
+
+    def __str__(self) -> str:
+        words = [str(self.factor)] if self.factor != 1 or not self.symbols else []
+        return "·".join([*words, *self.symbols])
+
+
+ONE = Size()
+ZERO = Size(0)
+
+
+def symbol(name: str) -> Size:
+    """The size that is one symbol of ``SYMBOLS``."""
+    if name not in SYMBOLS:
+        raise KeyError(name)
+    return Size(1, (name,))
+
+
+def product(sizes: tuple[Size, ...]) -> Size:
+    """The number of elements of a shape."""
+    result = ONE
+    for size in sizes:
+        result = result * size
+    return result
+
+
+B, S, T, D, V, H, G, C, J, E, L, K, Q, F, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFPNA")

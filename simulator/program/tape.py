@@ -1,0 +1,195 @@
+"""Forward and backward tapes: lowerings write operations on them, and autograd's rules of lifetime turn them into bytes.
+
+Forward: a storage ends after its last reader, unless backward needs it. Backward: nodes run in the reverse of their making; a
+node's saved storages and incoming gradients end with it; a value with n readers gets n - 1 additions, each into a new storage;
+a parameter's first gradient is taken over as it is, later ones are added in place.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from simulator.components import Component, Phase, Role
+from simulator.program.graph import Graph, ItemKind, Node, Shape, Value
+from simulator.program.operations import Exchange, Gemm, Kind, Operation
+from simulator.program.sizes import ONE, Size
+
+PERSISTENT = (Role.PARAMETER, Role.BUFFER, Role.OPTIMIZER_STATE, Role.INPUT)
+"""Roles of storages that no operation of forward and backward makes or ends."""
+
+Gradients = Sequence["Value | None"]
+Rule = Callable[["Backward", list[Value]], Gradients]
+"""Emits the backward operations of one node: gets the gradients of its outputs, returns those of its inputs in order."""
+
+
+class Tape:
+    """Collects operations of one phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+        self.component = Component.INPUTS
+        self.operations: list[Operation] = []
+
+    def new(self, name: str, shape: Shape, item: ItemKind = ItemKind.COMPUTE, role: Role = Role.TEMPORARY) -> Value:
+        """A storage of the running component, allocated by the operation that first writes it."""
+        return Value(name, shape, item, role, self.component)
+
+    def emit(
+        self,
+        name: str,
+        kind: Kind,
+        reads: Sequence[Value],
+        writes: Sequence[Value],
+        *,
+        gemm: Gemm | None = None,
+        flops: Size | None = None,
+        exchange: Exchange | None = None,
+        launches: Size = ONE,
+        traffic: Sequence[Value] | None = None,
+    ) -> Operation:
+        """Append one operation; FLOPs of matrix products follow from their dimensions, ``traffic`` from what is read and written."""
+        if gemm is not None:
+            flops = 2 * gemm.rows * gemm.columns * gemm.inner
+        operation = Operation(
+            name, kind, self.phase, self.component, tuple(reads), tuple(writes),
+            flops=flops, gemm=gemm, exchange=exchange, launches=launches, traffic=tuple((*reads, *writes) if traffic is None else traffic),
+        )  # fmt: skip
+        self.operations.append(operation)
+        return operation
+
+
+@dataclass(frozen=True)
+class AutogradNode:
+    """A forward operation as autograd sees it. ``inputs``: those that may want a gradient."""
+
+    component: Component
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    saves: tuple[Value, ...]
+    rule: Rule
+
+
+class Forward(Tape):
+    """The forward tape of one graph."""
+
+    def __init__(self) -> None:
+        super().__init__(Phase.FORWARD)
+        self.autograd: list[AutogradNode] = []
+
+    def record(self, inputs: Sequence[Value], outputs: Sequence[Value], saves: Sequence[Value], rule: Rule) -> None:
+        """Register what the last operations mean to autograd."""
+        self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule))
+
+    def finish(self, graph: Graph) -> None:
+        """Give every storage its beginning and its end."""
+        saved = {value.storage for node in self.autograd for value in node.saves}
+        staying = saved | {value.storage for value in (*graph.outputs, *graph.kept)}
+        # The caller holds what it passed until the stretch returns; the last operation of the head is the step's, after that.
+        returned = len(self.operations) - (2 if graph.name == "head" else 1)
+        last: dict[Value, int] = {value.storage: returned for value in graph.inputs if value.storage.role is Role.ACTIVATION}
+        external = set(last)
+        begun: set[Value] = set(external)
+        for index, operation in enumerate(self.operations):
+            for value in operation.writes:
+                if value.storage not in begun and value.storage.role not in PERSISTENT:
+                    begun.add(value.storage)
+                    operation.allocates.append(value.storage)
+            for value in (*operation.reads, *operation.writes):
+                if value.storage in begun and value.storage not in external:
+                    last[value.storage] = index
+        for storage, index in last.items():
+            if storage not in staying:
+                self.operations[index].frees.append(storage)
+
+
+@dataclass
+class Backward(Tape):
+    """The backward tape of one graph. ``accumulating``: gradients of an earlier micro-batch are there already."""
+
+    accumulating: bool = False
+    references: dict[Value, int] = field(default_factory=dict)
+    gradients: dict[Value, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(Phase.BACKWARD)
+        self._made: list[Value] = []
+
+    def emit(self, name: str, kind: Kind, reads: Sequence[Value], writes: Sequence[Value], **details: object) -> Operation:
+        """Append one operation; storages written for the first time begin with it."""
+        operation = super().emit(name, kind, reads, writes, **details)  # type: ignore[arg-type]
+        for value in writes:
+            storage = value.storage
+            if storage not in self.references and storage.role not in PERSISTENT:
+                operation.allocates.append(storage)
+                self.references[storage] = 1
+                self._made.append(storage)
+        return operation
+
+    def drop(self, value: Value) -> None:
+        """Let go of one reference; the last one frees the storage."""
+        storage = value.storage
+        if storage.role in PERSISTENT or storage not in self.references:
+            return
+        self.references[storage] -= 1
+        if self.references[storage] == 0:
+            del self.references[storage]
+            self.operations[-1].frees.append(storage)
+        if storage in self._made:
+            self._made.remove(storage)
+
+    def run(self, nodes: Sequence[AutogradNode], uses: dict[Value, int]) -> None:
+        """Emit the backward of ``nodes``. ``uses``: how many gradients each parameter waits for before it takes them."""
+        for node in nodes:
+            for value in node.saves:
+                if value.storage.role not in PERSISTENT:
+                    self.references[value.storage] = self.references.get(value.storage, 0) + 1
+        waiting = dict(uses)
+        for node in reversed(nodes):
+            incoming = [self.gradients.pop(value.storage, None) for value in node.outputs]
+            present = [gradient for gradient in incoming if gradient is not None]
+            if not present:
+                for value in node.saves:
+                    self.drop(value)
+                continue
+            self.component = node.component
+            self._made = []
+            outgoing = list(node.rule(self, present))
+            for gradient in outgoing:
+                if gradient is not None:
+                    self.references[gradient.storage] = self.references.get(gradient.storage, 0) + 1
+            for storage in list(self._made):
+                self.drop(storage)
+            for value in (*present, *node.saves):
+                self.drop(value)
+            for value, gradient in zip(node.inputs, outgoing, strict=True):
+                if gradient is not None:
+                    self._accumulate(value.storage, gradient, waiting)
+
+    def _accumulate(self, target: Value, gradient: Value, waiting: dict[Value, int]) -> None:
+        earlier = self.gradients.get(target)
+        if earlier is not None:
+            total = self.new(f"{target.name}.grad", earlier.shape, earlier.item)
+            self.emit("add", Kind.POINTWISE, (earlier, gradient), (total,))
+            self._made.remove(total)
+            self.drop(earlier)
+            self.drop(gradient)
+            gradient = total
+        self.gradients[target] = gradient
+        if target.role is Role.PARAMETER:
+            waiting[target] -= 1
+            if waiting[target] == 0:
+                self._take(target, self.gradients.pop(target))
+
+    def _take(self, parameter: Value, gradient: Value) -> None:
+        """What autograd's AccumulateGrad does."""
+        if self.accumulating:
+            kept = Value(f"{parameter.name}.grad", parameter.shape, parameter.item, Role.GRADIENT, parameter.component)
+            self.references[kept] = 1
+            self.emit("add_", Kind.POINTWISE, (kept, gradient), (kept,))
+            self.drop(gradient)
+        else:
+            gradient.storage.role = Role.GRADIENT
+            gradient.storage.component = parameter.component
+
+
+Lowering = Callable[[Forward, Node], None]
+"""Writes the operations of one node and tells autograd about them."""
