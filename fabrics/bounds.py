@@ -23,12 +23,21 @@ class Bound:
     method: str
 
 
-def lower_bound(fabric: Fabric, collective: str, groups: list[Group], bytes_: float, rates: FloatArray, matrix: FloatArray | None = None) -> Bound:
+def lower_bound(
+    fabric: Fabric,
+    collective: str,
+    groups: list[Group],
+    bytes_: float,
+    rates: FloatArray,
+    matrix: FloatArray | None = None,
+    *,
+    in_switch: bool = False,
+) -> Bound:
     """Least transfer time that links of ``rates`` (bytes/s, one per link) allow for ``collective`` over ``groups`` at once.
 
     all-to-all and point-to-point: the maximum concurrent flow (a linear program) where it is small enough, else cuts. The others: cuts between
     the ranks of a switch, a node or a pod and the rest (each side needs the other's contribution once), and for all-reduce without sums
-    in switches 2(p-1) buffers in all over the ranks' ports (Patarasuk and Yuan 2009, theorem 1).
+    in switches (not ``in_switch``) 2(p-1) buffers in all over the ranks' ports (Patarasuk and Yuan 2009, theorem 1).
     """
     if fabric.size > ENDPOINTS_MOST:
         raise ConfigurationError(f"bound: fabric {fabric.spec.name} has {fabric.size} endpoints; bounds are found for up to {ENDPOINTS_MOST}")
@@ -40,7 +49,7 @@ def lower_bound(fabric: Fabric, collective: str, groups: list[Group], bytes_: fl
         if found is not None:
             return Bound(found * ROUNDING, "linear program (maximum concurrent flow)")
         return Bound(_cuts_s(fabric, demand, rates) * ROUNDING, "cuts (too large for the linear program)")
-    return Bound(max((_group_s(fabric, collective, group, bytes_, rates) for group in groups if group.size > 1), default=0.0) * ROUNDING, "cuts")
+    return Bound(max((_group_s(fabric, collective, group, bytes_, rates, in_switch) for group in groups if group.size > 1), default=0.0) * ROUNDING, "cuts")
 
 
 def _demand(fabric: Fabric, collective: str, groups: list[Group], bytes_: float, matrix: FloatArray | None) -> FloatArray | None:
@@ -139,7 +148,7 @@ def _cuts_s(fabric: Fabric, demand: FloatArray, rates: FloatArray) -> float:
     return bound
 
 
-def _group_s(fabric: Fabric, collective: str, group: Group, bytes_: float, rates: FloatArray) -> float:
+def _group_s(fabric: Fabric, collective: str, group: Group, bytes_: float, rates: FloatArray, in_switch: bool) -> float:
     p, members = group.size, set(group.ranks.tolist())
     bound, ports = 0.0, 0.0
     for side in _sides(fabric, rates):
@@ -158,6 +167,6 @@ def _group_s(fabric: Fabric, collective: str, group: Group, bytes_: float, rates
             bound = max(bound, bytes_ * near / p / out, bytes_ * far / p / into)
         else:
             bound = max(bound, bytes_ * far / p / out, bytes_ * near / p / into)
-    if collective == "all-reduce":
+    if collective == "all-reduce" and not in_switch:
         bound = max(bound, 2 * (p - 1) * bytes_ / ports)
     return bound

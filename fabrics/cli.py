@@ -57,7 +57,7 @@ def collective(
     ranks: Annotated[int | None, typer.Option("--ranks", help="The first N endpoints; default all.")] = None,
     group_size: Annotated[int | None, typer.Option("--group-size", help="Cut the ranks into groups that all run the collective at once.")] = None,
     strided: Annotated[bool, typer.Option("--strided", help="Groups of ranks that are far apart instead of neighbours.")] = False,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="auto takes the quickest.")] = "auto",
+    algorithm: Annotated[str, typer.Option("--algorithm", help="auto takes the quickest, nccl what NCCL's tuning model takes.")] = "auto",
     routing: RoutingOption = None,
     seed: SeedOption = None,
     flows_per_pair: FlowsOption = None,

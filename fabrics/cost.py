@@ -6,19 +6,22 @@ rates shared anew at every completion: what remains never falls under the fair s
 Everything is linear in bytes for one algorithm and protocol; a price list is the least of such lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from configuration.errors import ConfigurationError, unknown
-from fabrics.collectives import COLLECTIVES, all_to_all
-from fabrics.collectives.schedule import Group, Phase
+from fabrics import nccl
+from fabrics.choice import TUNED, chosen
+from fabrics.collectives import COLLECTIVES
+from fabrics.collectives.schedule import Group, Phase, Schedule
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray, IntArray, Network
-from fabrics.profiles import Software, software
+from fabrics.profiles import Software, serves, software
 from fabrics.spec import Routing
 
 Placement = Sequence[Sequence[int]]
@@ -75,13 +78,17 @@ class CollectiveCost:
 class PriceList:
     """Cost of one collective on one placement as a function of bytes: piecewise linear."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
+    def __init__(self, lines: Sequence[Line], choose: Callable[[list[float]], list[int]] | None = None) -> None:
+        """``choose`` gives the index of the line taken for each size; the quickest when None."""
         self.lines = tuple(lines)
+        self._choose = choose
         self._latency_s = np.array([line.latency_s for line in lines])
         self._s_per_byte = np.array([line.s_per_byte for line in lines])
 
     def time_s(self, bytes_: float) -> float:
-        """Least time for one size."""
+        """Time for one size."""
+        if self._choose is not None:
+            return float(self.cost(bytes_).time_s[0])
         return min((line.latency_s + line.s_per_byte * bytes_ for line in self.lines), default=0.0) if bytes_ > 0 else 0.0
 
     def cost(self, sizes_bytes: ArrayLike) -> CollectiveCost:
@@ -91,7 +98,7 @@ class PriceList:
             nothing = np.zeros_like(sizes)
             return CollectiveCost(sizes, nothing, nothing, nothing, (None,) * len(sizes))
         times = self._latency_s[:, None] + self._s_per_byte[:, None] * sizes
-        best = times.argmin(axis=0)
+        best = times.argmin(axis=0) if self._choose is None else np.array(self._choose(sizes.tolist()))
         latency_s, s_per_byte = self._latency_s[best] * (sizes > 0), self._s_per_byte[best]
         transfer_s = s_per_byte * sizes
         chosen = tuple(self.lines[i] if size > 0 else None for i, size in zip(best.tolist(), sizes.tolist(), strict=True))
@@ -118,7 +125,8 @@ def cost(
             all-to-all: what a rank sends in total, its part to itself included; broadcast: the buffer; point-to-point: the message.
         matrix: all-to-all only: ``matrix[i, j]`` times the size goes from member i to member j of every group (instead of 1/p);
             with ``sizes_bytes=1`` it holds bytes.
-        algorithm: a name of ``COLLECTIVES[collective]``, or "auto": the quickest for each size.
+        algorithm: a name of ``COLLECTIVES[collective]``, "auto": the quickest for each size, or "nccl":
+            what NCCL's tuning model would take.
         routing: instead of the fabric's own.
 
     Raises:
@@ -149,20 +157,28 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
     if collective not in COLLECTIVES:
         raise unknown("collective", collective, COLLECTIVES)
     algorithms = COLLECTIVES[collective]
-    if algorithm not in ("auto", *algorithms):
-        raise unknown(f"algorithm of {collective}", algorithm, ["auto", *algorithms])
+    if algorithm not in ("auto", "nccl", *algorithms):
+        raise unknown(f"algorithm of {collective}", algorithm, ["auto", "nccl", *algorithms])
+    if matrix is not None and collective != "all-to-all":
+        raise ConfigurationError(f"{collective}: a matrix of shares is for all-to-all")
     groups = groups_of(fabric, placement)
     network = fabric.network(routing)
     protocols = software(fabric.spec.link_profile, network, collective)
     lines: list[Line] = []
-    for name in algorithms if algorithm == "auto" else [algorithm]:
-        if matrix is None:
-            schedules = [algorithms[name](group) for group in groups]
-        elif collective == "all-to-all":
-            schedules = [all_to_all.pairwise(group, _shares(matrix, group.size)) for group in groups]
-        else:
-            raise ConfigurationError(f"{collective}: a matrix of shares is for all-to-all")
-        lines += _lines(network, name, schedules, protocols, routing)
+    for name in algorithms if algorithm in ("auto", "nccl") else [algorithm]:
+        usable = [protocol for protocol in protocols if serves(protocol, name)]
+        schedules = (
+            [algorithms[name](group) if matrix is None else algorithms[name](group, _shares(matrix, group.size)) for group in groups] if usable else [None]
+        )
+        if None not in schedules:
+            lines += _lines(network, name, [schedule for schedule in schedules if schedule is not None], usable, routing)
+        elif algorithm not in ("auto", "nccl"):
+            raise ConfigurationError(f"algorithm {name}: {collective} cannot run it on this placement with link profile {fabric.spec.link_profile.name}")
+    if algorithm == "nccl" and collective in TUNED and lines:
+        known = [line for line in lines if line.algorithm in nccl.BASE_US and (line.protocol in nccl.PROTOCOLS or line.algorithm == "nvls")]
+        if not known:
+            raise ConfigurationError(f"algorithm nccl: link profile {fabric.spec.link_profile.name} has none of NCCL's protocols {', '.join(nccl.PROTOCOLS)}")
+        return PriceList(known, partial(chosen, fabric, collective, groups[0], [(line.algorithm, line.protocol) for line in known]))
     return PriceList(lines)
 
 
@@ -185,7 +201,7 @@ def _shares(matrix: FloatArray, p: int) -> FloatArray:
     return matrix
 
 
-def _lines(network: Network, algorithm: str, schedules: list[list[Phase]], protocols: list[Software], routing: Routing) -> list[Line]:
+def _lines(network: Network, algorithm: str, schedules: list[Schedule], protocols: list[Software], routing: Routing) -> list[Line]:
     """One line per protocol for the groups' schedules, phase by phase."""
     phases = [merged for merged in (_merge(parts) for parts in zip_longest(*schedules)) if merged is not None]
     if not phases:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configuration.errors import ConfigurationError
+from fabrics.collectives import IN_SWITCH
 from fabrics.network import FloatArray, Network
 from fabrics.spec import ByLinkKind, LinkProfile
 
@@ -14,6 +15,7 @@ class Software:
     """One protocol on one fabric. ``efficiency`` is per link; ``overhead_s`` and ``gap_s`` are per mask of link kinds on a path: the dearest kind's."""
 
     name: str
+    algorithms: tuple[str, ...]
     base_s: float
     overhead_s: FloatArray
     gap_s: FloatArray
@@ -26,6 +28,7 @@ def software(profile: LinkProfile, network: Network, collective: str) -> list[So
     return [
         Software(
             name=name,
+            algorithms=protocol.algorithms,
             base_s=protocol.base_s.value,
             overhead_s=_by_mask(_by_kind(network, protocol.overhead_s, f"{where}.{name}.overhead_s")),
             gap_s=_by_mask(_by_kind(network, protocol.gap_s, f"{where}.{name}.gap_s")),
@@ -33,6 +36,11 @@ def software(profile: LinkProfile, network: Network, collective: str) -> list[So
         )
         for name, protocol in profile.operations.get(collective, profile.protocols).items()
     ]
+
+
+def serves(protocol: Software, algorithm: str) -> bool:
+    """Whether a protocol can run an algorithm."""
+    return algorithm in protocol.algorithms if protocol.algorithms else algorithm not in IN_SWITCH
 
 
 def payload_bytes_per_s(profile: LinkProfile, network: Network, collective: str, protocol: str) -> FloatArray:

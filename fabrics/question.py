@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fabrics.bounds import lower_bound
+from fabrics.collectives import IN_SWITCH
 from fabrics.cost import Placement, cost, groups_of
 from fabrics.graph import Fabric
 from fabrics.placement import groups
@@ -15,7 +16,8 @@ from fabrics.units import bytes_text, rate, seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fabrics.cost import CollectiveCost
+    from fabrics.collectives import IN_SWITCH
+from fabrics.cost import CollectiveCost
 
 HOT_LINKS = 8
 
@@ -86,7 +88,7 @@ def _bound(fabric: Fabric, question: Question, costs: "CollectiveCost", index: i
     if line is None:
         return {"lower_bound_s": 0.0, "bound_method": "nothing is sent"}
     rates = payload_bytes_per_s(fabric.spec.link_profile, fabric, question.op, line.protocol)
-    found = lower_bound(fabric, question.op, groups_of(fabric, question.placement), question.sizes_bytes[index], rates)
+    found = lower_bound(fabric, question.op, groups_of(fabric, question.placement), question.sizes_bytes[index], rates, in_switch=line.algorithm in IN_SWITCH)
     return {"lower_bound_s": found.transfer_s, "bound_method": found.method}
 
 

@@ -50,8 +50,10 @@ class Protocol(Spec):
 
     ``base_s``: once per collective. ``overhead_s``: per step that has to wait for the step before it. ``gap_s``: per message that one
     rank sends without waiting (LogGP's g). A message pays the dearest link kind on its path. ``efficiency``: payload over link rate.
+    ``algorithms``: the only algorithms that it serves (such as nvls); empty: all that need no sums in switches.
     """
 
+    algorithms: tuple[str, ...] = ()
     base_s: Constant = Constant(value=0, source="assumed")
     overhead_s: ByLinkKind
     gap_s: ByLinkKind

@@ -1,10 +1,10 @@
-"""Point to point: the first rank of the group sends to the last; bytes = the message."""
+"""Point to point: the first rank of the group sends to the second; bytes = the message."""
 
 from configuration.errors import ConfigurationError
-from fabrics.collectives.schedule import Group, Phase, phase
+from fabrics.collectives.schedule import Group, Schedule, phase
 
 
-def send(group: Group) -> list[Phase]:
+def send(group: Group) -> Schedule:
     """One message. Raises ConfigurationError unless the group has two ranks."""
     if group.size != 2:
         raise ConfigurationError(f"point-to-point: a group is a sender and a receiver, got {group.size} ranks")

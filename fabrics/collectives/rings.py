@@ -11,19 +11,23 @@ from fabrics.collectives.schedule import Group, Phase
 
 def ring_orders(group: Group) -> list[list[int]]:
     """Ranks in the order of each ring; nodes come in the order in which the group names them."""
-    nodes: dict[int, list[int]] = {}
-    for rank, domain in zip(group.ranks.tolist(), group.domains.tolist(), strict=True):
-        nodes.setdefault(domain, []).append(rank)
-    sizes = {len(members) for members in nodes.values()}
-    channels = sizes.pop() if len(nodes) > 1 and len(sizes) == 1 else 1
+    rows = group.rows()
+    if rows is None:
+        return [_by_node(group)]
     orders = []
-    for channel in range(channels):
-        order: list[int] = []
-        for i, members in enumerate(nodes.values()):
-            turned = members[channel:] + members[:channel]
-            order += turned if i % 2 == 0 else [*reversed(turned)]
-        orders.append(order)
+    for channel in range(rows.shape[1]):
+        turned = np.roll(rows, -channel, axis=1)
+        turned[1::2] = turned[1::2, ::-1]
+        orders.append(turned.ravel().tolist())
     return orders
+
+
+def _by_node(group: Group) -> list[int]:
+    """Ranks of one node next to each other; nodes and ranks otherwise in the group's order."""
+    first: dict[int, int] = {}
+    for i, domain in enumerate(group.domains.tolist()):
+        first.setdefault(domain, i)
+    return [rank for _, rank in sorted(zip((first[domain] for domain in group.domains.tolist()), group.ranks.tolist(), strict=True), key=lambda pair: pair[0])]
 
 
 def ring_phase(group: Group, share: float, steps: float) -> Phase:
