@@ -51,3 +51,19 @@ class Role(StrEnum):
     ACTIVATION = "activations"
     TEMPORARY = "temporaries"
     COMMUNICATION = "communication"
+
+
+class Kind(StrEnum):
+    """Classes of operations; FLOPs, traffic and time follow from the kind and the shapes."""
+
+    GEMM = "gemm"
+    GROUPED_GEMM = "grouped_gemm"
+    ATTENTION = "attention"
+    POINTWISE = "pointwise"
+    REDUCE = "reduce"
+    GATHER = "gather"
+    SCATTER = "scatter"
+    SORT = "sort"
+    OPTIMIZER = "optimizer"
+    COLLECTIVE = "collective"
+    HOST_SYNC = "host_sync"

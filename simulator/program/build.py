@@ -78,11 +78,8 @@ class _Structure:
     tied: bool
 
 
-def build_program(model: ModelSpec, plan: Plan, received_rows: float = 1.0) -> Program:
-    """The program of one step of ``model`` under ``plan``.
-
-    ``received_rows``: rows that the rank's experts get, over the mean of all ranks (1 when balanced).
-    """
+def build_program(model: ModelSpec, plan: Plan) -> Program:
+    """The program of one step of ``model`` under ``plan``; the experts of every rank receive the same number of rows."""
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings)
@@ -91,7 +88,7 @@ def build_program(model: ModelSpec, plan: Plan, received_rows: float = 1.0) -> P
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
     }  # fmt: skip
     start, finish = _ends(structure)
-    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, received_rows)) for group in model.blocks]
+    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan)) for group in model.blocks]
     stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
     widths = {group.mixer.head_width for group in model.blocks}
     return Program(
@@ -107,7 +104,7 @@ def _kinds(group: BlockGroup) -> tuple[str, str, bool]:
     return group.mixer.qk_norm, feed_forward.kind, isinstance(feed_forward, MoeFeedForward) and feed_forward.normalise_weights
 
 
-def _numbers(group: BlockGroup, plan: Plan, received_rows: float) -> dict[str, float]:
+def _numbers(group: BlockGroup, plan: Plan) -> dict[str, float]:
     mixer, feed_forward = group.mixer, group.feed_forward
     numbers: dict[str, float] = {"H": mixer.heads, "G": mixer.kv_heads, "C": mixer.head_width, "J": mixer.head_width // 2}
     if isinstance(feed_forward, DenseFeedForward):
@@ -115,7 +112,7 @@ def _numbers(group: BlockGroup, plan: Plan, received_rows: float) -> dict[str, f
     rows = plan.tokens_per_micro_batch * feed_forward.top_k
     return numbers | {
         "F": feed_forward.expert_width, "E": feed_forward.experts, "K": feed_forward.top_k,
-        "L": feed_forward.experts // plan.ep, "Q": round(rows * received_rows),
+        "L": feed_forward.experts // plan.ep, "Q": rows,
     }  # fmt: skip
 
 

@@ -1,27 +1,10 @@
 """What a rank really executes: operations on storages, in order, with what each allocates and frees."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from simulator.components import Component, Phase
+from simulator.components import Component, Kind, Phase
 from simulator.program.graph import Value
 from simulator.program.sizes import ONE, Size
-
-
-class Kind(StrEnum):
-    """Classes of operations; FLOPs, traffic and time follow from the kind and the shapes."""
-
-    GEMM = "gemm"
-    GROUPED_GEMM = "grouped_gemm"
-    ATTENTION = "attention"
-    POINTWISE = "pointwise"
-    REDUCE = "reduce"
-    GATHER = "gather"
-    SCATTER = "scatter"
-    SORT = "sort"
-    OPTIMIZER = "optimizer"
-    COLLECTIVE = "collective"
-    HOST_SYNC = "host_sync"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from simulator.components import Component, Phase, Role
+from simulator.components import Component, Kind, Phase, Role
 from simulator.program.graph import ItemKind, Value
-from simulator.program.operations import Kind, Operation
+from simulator.program.operations import Operation
 from simulator.program.sizes import ONE, A, Size
 from simulator.program.tape import Tape
 

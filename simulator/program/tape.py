@@ -8,9 +8,9 @@ a parameter's first gradient is taken over as it is, later ones are added in pla
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from simulator.components import Component, Phase, Role
+from simulator.components import Component, Kind, Phase, Role
 from simulator.program.graph import Graph, ItemKind, Node, Shape, Value
-from simulator.program.operations import Exchange, Gemm, Kind, Operation
+from simulator.program.operations import Exchange, Gemm, Operation
 from simulator.program.sizes import ONE, Size
 
 PERSISTENT = (Role.PARAMETER, Role.BUFFER, Role.OPTIMIZER_STATE, Role.INPUT)

@@ -119,7 +119,10 @@ class Throughput(Record):
 
 
 class Provenance(Record):
-    """What made the report: the program, its versions, the machine and the command."""
+    """What made the report: the program, its versions, the machine and the command.
+
+    ``yardstick_flops_per_s``: rate of a reference matrix product between the measured steps, which a note names.
+    """
 
     tool: str
     device: str
@@ -129,6 +132,7 @@ class Provenance(Record):
     threads: int | None = None
     memory_source: str = ""
     time_source: str = ""
+    yardstick_flops_per_s: Number | None = None
     notes: list[str] = []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from configuration.files import PresetFolder, read_json
 from configuration.overrides import assign
 from configuration.spec import validated
+from simulator.specs.device import DeviceSpec
 from simulator.specs.hugging_face import model_data_from_config
 from simulator.specs.model import ModelSpec
 from simulator.specs.plan import Plan
@@ -16,6 +17,7 @@ from simulator.specs.plan import Plan
 _PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MODELS = PresetFolder("model", ModelSpec, _PRESETS / "models")
 PLANS = PresetFolder("plan", Plan, _PRESETS / "plans")
+DEVICES = PresetFolder("device", DeviceSpec, _PRESETS / "devices")
 
 
 def load_model(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ModelSpec:

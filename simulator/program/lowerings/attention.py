@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation
-from simulator.program.operations import Kind
 from simulator.program.sizes import ZERO
 from simulator.program.tape import Backward, Forward, Gradients, Tape
 

@@ -1,8 +1,8 @@
 """Pieces that several lowerings share: matrix products, casts, additions, sums."""
 
-from simulator.components import Role
+from simulator.components import Kind, Role
 from simulator.program.graph import ItemKind, Node, Value
-from simulator.program.operations import Gemm, Kind
+from simulator.program.operations import Gemm
 from simulator.program.sizes import ONE, Size
 from simulator.program.tape import Backward, Forward, Gradients
 

@@ -1,8 +1,9 @@
 """Order, permutation, grouped linear layers and combine; twins: ``trainer/kernels/permutation.py`` and ``grouped_linear.py``."""
 
+from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast
-from simulator.program.operations import Gemm, Kind
+from simulator.program.operations import Gemm
 from simulator.program.sizes import ZERO
 from simulator.program.tape import Backward, Forward, Gradients
 

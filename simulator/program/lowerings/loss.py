@@ -1,9 +1,8 @@
 """Embedding, cross-entropy and the sum of the losses; twin: ``trainer/model/transformer.py``."""
 
-from simulator.components import Role
+from simulator.components import Kind, Role
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast, mean, scalar, scale
-from simulator.program.operations import Kind
 from simulator.program.tape import Backward, Forward, Gradients
 
 FP32 = ItemKind.FP32

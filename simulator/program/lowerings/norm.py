@@ -1,8 +1,8 @@
 """RMSNorm; the trainer's twin is ``trainer/kernels/norm.py``."""
 
+from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast
-from simulator.program.operations import Kind
 from simulator.program.sizes import ONE, ZERO
 from simulator.program.tape import Backward, Forward, Gradients, Rule
 

@@ -1,8 +1,8 @@
 """Softmax router and its two auxiliary losses; the trainer's twin is ``trainer/model/router.py``."""
 
+from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast, linear, mean, scalar, scale
-from simulator.program.operations import Kind
 from simulator.program.sizes import ONE, E
 from simulator.program.tape import Backward, Forward, Gradients
 

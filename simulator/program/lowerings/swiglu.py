@@ -1,8 +1,8 @@
 """SwiGLU with the weight of each row; the trainer's twin is ``trainer/kernels/swiglu.py``."""
 
+from simulator.components import Kind
 from simulator.program.graph import Node, Value
 from simulator.program.lowerings.basic import activation, cast
-from simulator.program.operations import Kind
 from simulator.program.tape import Backward, Forward, Gradients
 
 POINTWISE, REDUCE = Kind.POINTWISE, Kind.REDUCE

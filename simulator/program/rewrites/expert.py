@@ -4,10 +4,10 @@ Before the experts: the counts are exchanged and read by the host, rows and thei
 brought into the order of the local experts. After them: back into the order of arrival, and home. (GShard, arXiv 2006.16668.)
 """
 
-from simulator.components import Component
+from simulator.components import Component, Kind
 from simulator.program.graph import Graph, ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation
-from simulator.program.operations import Exchange, Kind
+from simulator.program.operations import Exchange
 from simulator.program.sizes import E, L, Q
 from simulator.program.tape import Backward, Forward, Gradients, Lowering
 

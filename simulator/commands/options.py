@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Model: a preset (see 'list'), a YAML file, or a Hugging Face config.json.")]
+Fabric = Annotated[str, typer.Option("--fabric", "-f", help="Fabric: a preset of 'python -m fabrics list' or a YAML file.")]
+PlanName = Annotated[Optional[str], typer.Option("--plan", "-p", help="Plan: a preset or a YAML file; left out, defaults are taken and printed.")]  # noqa: UP045
+Device = Annotated[Optional[str], typer.Option("--device", "-d", help="Device: a preset or a YAML file; left out, the fabric's.")]  # noqa: UP045
+Gpus = Annotated[Optional[int], typer.Option("--gpus", "-g", min=1, help="Ranks, on the fabric's first endpoints; left out, all of them.")]  # noqa: UP045
+Settings = Annotated[list[str], typer.Option("--set", "-s", help="Set any field of model, plan, device or fabric: --set plan.micro_batch=4.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Also write the JSON document to this file.")]  # noqa: UP045

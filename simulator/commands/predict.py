@@ -1,0 +1,49 @@
+"""``predict``: memory and time of one training step."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from configuration.command import CheckMissedError, emit
+from configuration.overrides import parse_single
+from simulator.commands import options
+from simulator.question import KINDS, ask
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def predict(
+    model: options.Model,
+    fabric: options.Fabric,
+    plan: options.PlanName = None,
+    device: options.Device = None,
+    gpus: options.Gpus = None,
+    settings: options.Settings = [],  # noqa: B006
+    against: Annotated[Optional[Path], typer.Option(help="A measured StepReport to lay beside the prediction.")] = None,  # noqa: UP045
+    check: Annotated[Optional[float], typer.Option(min=0, help="With --against: exit with 1 when the peak differs by more than this share.")] = None,  # noqa: UP045
+    json: options.Json = False,
+    output: options.Output = None,
+) -> None:
+    """Predict memory and time of one training step: does it fit, how fast is it, and what holds it back.
+
+    Example: python -m simulator predict --model tiny-moe --fabric spine-leaf
+    """
+    from simulator.comparison import compare, load_report
+    from simulator.tables import show_comparison, show_report
+
+    def show(console: "Console") -> None:
+        show_report(console, report)
+        if comparison is not None:
+            show_comparison(console, comparison)
+
+    measured = load_report(against) if against is not None else None
+    ranks = measured.plan.get("ranks") if measured is not None else None
+    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), measured_ranks=ranks if isinstance(ranks, int) else None)
+    report = question.answer()
+    comparison = None if measured is None else compare(report, measured)
+    document = report.model_dump(mode="json") | ({} if comparison is None else {"comparison": comparison.model_dump(mode="json")})
+    emit(document, as_json=json, output=output, show=show)
+    if check is not None and comparison is not None and abs(comparison.peak.relative) > check:
+        raise CheckMissedError(f"peak memory differs by {comparison.peak.relative:+.3%}, allowed {check:.3%}")

@@ -1,0 +1,55 @@
+"""``list`` and ``show``: the presets of models, plans and devices."""
+
+from typing import Annotated, Any
+
+import typer
+
+from configuration.command import stdout, to_json
+from configuration.errors import unknown
+from configuration.files import PresetFolder
+from simulator.commands import options
+from simulator.specs.presets import DEVICES, MODELS, PLANS, load_model
+
+FOLDERS: dict[str, PresetFolder[Any]] = {"model": MODELS, "plan": PLANS, "device": DEVICES}
+
+
+def list_presets(json: options.Json = False) -> None:
+    """List the presets of models, plans and devices.
+
+    Example: python -m simulator list
+    """
+    from rich.table import Table
+
+    if json:
+        typer.echo(to_json({"schema_version": 1} | {f"{kind}s": folder.names() for kind, folder in FOLDERS.items()}), nl=False)
+        return
+    table = Table("kind", "name", "parameters", "active", "what")
+    for name in MODELS.names():
+        model = load_model(name)
+        table.add_row("model", name, f"{model.parameters / 1e6:,.1f} M", f"{model.active_parameters / 1e6:,.1f} M", model.source)
+    for name in PLANS.names():
+        table.add_row("plan", name, "", "", "")
+    for name in DEVICES.names():
+        device = DEVICES.load(name)
+        table.add_row("device", name, "", "", device.source + (f"; fitted on {device.machine}" if device.machine else ""))
+    stdout().print(table)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A preset's name, or with --schema a kind: model, plan or device.")],
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a kind of specification, for editors.")] = False,
+) -> None:
+    """Print a preset as YAML to edit, or the JSON schema of a kind of specification.
+
+    Examples: python -m simulator show tiny-moe; python -m simulator show plan --schema
+    """
+    if schema:
+        if name not in FOLDERS:
+            raise unknown("show --schema", name, FOLDERS)
+        typer.echo(to_json(FOLDERS[name].spec.model_json_schema()), nl=False)
+        return
+    for folder in FOLDERS.values():
+        if name in folder.names():
+            typer.echo(folder.path(name).read_text(encoding="utf-8"), nl=False)
+            return
+    raise unknown("show", name, [preset for folder in FOLDERS.values() for preset in folder.names()])

@@ -1,0 +1,80 @@
+"""Predict the StepReport of one training step."""
+
+from simulator.components import Phase
+from simulator.memory.step import step_memory
+from simulator.program.build import build_program
+from simulator.records.step_report import DefaultUsed, Provenance, StepReport, Throughput, Time
+from simulator.specs import ModelSpec, Plan
+from simulator.specs.device import DeviceSpec
+from simulator.specs.flops import model_flops_per_token
+from simulator.specs.presets import Default
+from simulator.time.communication import Network
+from simulator.time.step import StepTime, step_time
+
+
+def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, defaults: list[Default] | None = None) -> StepReport:
+    """Memory and time of one steady step of ``model`` under ``plan`` on devices joined by the network's fabric.
+
+    Raises ConfigurationError when plan, model and fabric do not go together.
+    """
+    program = build_program(model, plan)
+    memory = step_memory(program, plan)
+    seconds = step_time(program, plan, device, network)
+    flops = model_flops_per_token(model, plan.sequence) * plan.tokens_per_step
+    peak = device.peak_for(plan.precision)
+    link = max(seconds.communication, key=lambda row: row.exposed_s, default=None)
+    return StepReport(
+        kind="predicted",
+        model=model.name,
+        parameters=model.parameters,
+        active_parameters=model.active_parameters,
+        plan=plan.model_dump(mode="json"),
+        fabric=network.fabric.spec.name,
+        memory=memory,
+        time=_time(seconds),
+        throughput=Throughput(
+            tokens_per_s=plan.tokens_per_step / seconds.step_s,
+            model_flops=flops,
+            mfu=None if peak is None else flops / (seconds.step_s * plan.ranks * peak),
+        ),
+        communication=seconds.communication,
+        bottleneck=_bottleneck(seconds),
+        bottleneck_link=link.bottleneck if link is not None and link.exposed_s > 0 else None,
+        fits=None if device.memory_bytes is None else memory.peak_allocated_bytes <= device.memory_bytes,
+        device_memory_bytes=device.memory_bytes,
+        defaults=[DefaultUsed(field=default.field, value=default.value, reason=default.reason) for default in defaults or []],
+        provenance=Provenance(
+            tool="moe-ledger simulator",
+            device=device.name,
+            machine=device.machine,
+            memory_source="liveness of the step program",
+            time_source="kernel rates of the device profile and collectives on the fabric graph",
+        ),
+    )
+
+
+def _time(seconds: StepTime) -> Time:
+    exposed = max(0.0, seconds.step_s - seconds.alone_s)
+    busy = seconds.busy_s
+    return Time(
+        step_s=seconds.step_s,
+        forward_s=busy[Phase.FORWARD],
+        backward_s=busy[Phase.BACKWARD],
+        optimizer_s=busy[Phase.OPTIMIZER],
+        exposed_communication_s=exposed,
+        other_s=max(0.0, seconds.step_s - exposed - sum(busy.values())),
+        communication_s=seconds.communication_s,
+        rows=seconds.rows,
+    )
+
+
+def _bottleneck(seconds: StepTime) -> str:
+    """What the largest share of the step is spent on."""
+    busy = sum(seconds.busy_s.values())
+    shares = {
+        "network-bound": max(0.0, seconds.step_s - seconds.alone_s),
+        "host-bound": max(0.0, seconds.alone_s - busy),
+        "memory-bound": seconds.memory_bound_s,
+        "compute-bound": max(0.0, busy - seconds.memory_bound_s),
+    }
+    return max(shares, key=lambda name: shares[name])

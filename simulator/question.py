@@ -1,0 +1,63 @@
+"""From what the user names on the command line to what ``predict`` takes; every default is recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configuration.errors import ConfigurationError
+from fabrics.loading import load_fabric
+from simulator.predict import predict
+from simulator.records.step_report import StepReport
+from simulator.specs import ModelSpec, Plan, load_model, load_plan
+from simulator.specs.device import DeviceSpec
+from simulator.specs.presets import DEVICES, Default
+from simulator.time.communication import Network
+
+KINDS = ("model", "plan", "device", "fabric")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One configuration, checked."""
+
+    model: ModelSpec
+    plan: Plan
+    device: DeviceSpec
+    network: Network
+    defaults: list[Default]
+
+    def answer(self) -> StepReport:
+        """The predicted StepReport."""
+        return predict(self.model, self.plan, self.device, self.network, self.defaults)
+
+
+def ask(
+    model: str,
+    fabric: str,
+    plan: str | None = None,
+    device: str | None = None,
+    gpus: int | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    measured_ranks: int | None = None,
+) -> Question:
+    """Load and check a configuration. ``settings``: overrides by specification; ``measured_ranks``: ranks of the report to compare with.
+
+    Raises ConfigurationError in one line.
+    """
+    overrides = settings or {}
+    defaults: list[Default] = []
+    shapes = load_model(model, overrides.get("model"))
+    graph = load_fabric(fabric, dict(overrides.get("fabric", {})))
+    if device is None:
+        device = graph.spec.device
+        defaults.append(Default("device", device, f"endpoints of {graph.spec.name}"))
+    chip = DEVICES.load(device, overrides.get("device"))
+    if gpus is not None and gpus > graph.size:
+        raise ConfigurationError(f"--gpus {gpus}: fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
+    ranks = gpus or measured_ranks or graph.size
+    steps, used = load_plan(shapes, plan, overrides.get("plan"), ranks=ranks, precision=chip.default_precision)
+    if gpus is not None and steps.ranks != gpus:
+        raise ConfigurationError(f"--gpus {gpus}: the plan says ranks {steps.ranks}; give one of the two")
+    if steps.ranks > graph.size:
+        raise ConfigurationError(f"plan.ranks ({steps.ranks}): fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
+    return Question(shapes, steps, chip, Network(graph, steps), defaults + used)

@@ -1,0 +1,65 @@
+"""DeviceSpec: what one accelerator (or CPU) can do, every constant with its source."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from configuration.spec import Spec
+from simulator.components import Kind
+
+Origin = Literal["spec", "fitted", "assumed"]
+
+
+class Constant(Spec):
+    """A number with its source: ``spec`` (data sheet), ``fitted`` (to which measurements) or ``assumed``."""
+
+    value: PositiveFloat
+    origin: Origin
+    reference: str
+    standard_error: NonNegativeFloat | None = None
+
+
+class Overhead(Constant):
+    """A constant that may be zero."""
+
+    value: NonNegativeFloat
+
+
+class KernelRate(Spec):
+    """How fast kernels of one kind run: seconds = launches × launch overhead + FLOPs / ``flops_per_s`` + traffic / ``bytes_per_s``.
+
+    The terms add: a kernel of small dimensions is slow because its traffic is large beside its FLOPs, which is how the rate
+    depends on size. Kinds without ``flops_per_s`` are priced by their traffic alone.
+    """
+
+    bytes_per_s: Constant
+    flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
+    launch_overhead_s: Overhead | None = None
+    """Where it differs from the device's own."""
+
+
+PRICED_KINDS = tuple(kind for kind in Kind if kind not in (Kind.COLLECTIVE, Kind.HOST_SYNC))
+
+
+class DeviceSpec(Spec):
+    """One device.
+
+    ``host_and_device_are_one``: operations run where they are issued (CPU). Otherwise the host needs ``host_overhead_s`` to issue a
+    kernel and runs ahead of the device. ``machine``: on which machine the constants were fitted.
+    """
+
+    name: str
+    source: str
+    machine: str = ""
+    host_and_device_are_one: bool = False
+    default_precision: Literal["fp32", "bf16-mixed"] = "bf16-mixed"
+    memory_bytes: PositiveInt | None
+    peak_flops_per_s: Annotated[dict[Literal["fp32", "bf16"], Constant], Field(default_factory=dict)]
+    launch_overhead_s: Overhead
+    host_overhead_s: Overhead
+    kernels: dict[Kind, KernelRate]
+
+    def peak_for(self, precision: str) -> float | None:
+        """Peak FLOP/s of the compute type of a plan's ``precision``; None when no sheet gives one."""
+        constant = self.peak_flops_per_s.get("fp32" if precision == "fp32" else "bf16")
+        return None if constant is None else constant.value

@@ -1,0 +1,97 @@
+"""What every operation costs on a device: seconds = launches × overhead + FLOPs / rate + traffic / bandwidth, rates by kind."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.components import Kind
+from simulator.memory.profile import Sizes
+from simulator.program.graph import ItemKind
+from simulator.program.operations import Operation
+from simulator.program.sizes import ZERO, Bindings
+from simulator.specs.device import PRICED_KINDS, DeviceSpec
+
+Floats = NDArray[np.float64]
+_KINDS = tuple(Kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """FLOPs, traffic and launches of a run of operations, compiled from their symbolic sizes."""
+
+    flops: Sizes
+    traffic: Sizes
+    traffic_of: NDArray[np.intp]
+    launches: Sizes
+    kinds: NDArray[np.intp]
+    narrow: NDArray[np.bool_]
+    """Whether the operation's inputs are of a 16-bit type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Numbers of a run of operations, one entry each. ``seconds``: on the device, collectives not counted."""
+
+    flops: Floats
+    traffic_bytes: Floats
+    launches: Floats
+    seconds: Floats
+    host_s: Floats
+
+
+@lru_cache(maxsize=2048)
+def work(operations: tuple[Operation, ...]) -> Work:
+    """Compile the work of ``operations``."""
+    pairs = [(position, value) for position, operation in enumerate(operations) for value in operation.traffic]
+    return Work(
+        Sizes.of([operation.flops or ZERO for operation in operations]),
+        Sizes.of([value.bytes for _, value in pairs]),
+        np.array([position for position, _ in pairs], dtype=np.intp),
+        Sizes.of([operation.launches for operation in operations]),
+        np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
+        np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=bool),
+    )
+
+
+@lru_cache(maxsize=64)
+def _rates(device: "_ById") -> tuple[Floats, Floats, Floats]:
+    """Seconds per FLOP (kind, narrow), per byte (kind) and per launch (kind); collectives and host reads are not priced here."""
+    spec = device.spec
+    per_flop, per_byte, per_launch = np.zeros((len(_KINDS), 2)), np.zeros(len(_KINDS)), np.zeros(len(_KINDS))
+    for kind in PRICED_KINDS:
+        rate = spec.kernels[kind]
+        row = _KINDS.index(kind)
+        per_byte[row] = 1 / rate.bytes_per_s.value
+        per_launch[row] = (rate.launch_overhead_s or spec.launch_overhead_s).value
+        for column, item in enumerate(("fp32", "bf16")):
+            constant = rate.flops_per_s.get(item) or next(iter(rate.flops_per_s.values()), None)  # type: ignore[call-overload]
+            per_flop[row, column] = 0.0 if constant is None else 1 / constant.value
+    return per_flop, per_byte, per_launch
+
+
+@dataclass(frozen=True)
+class _ById:
+    """A device as a key: specifications hold dictionaries and cannot be hashed themselves."""
+
+    spec: DeviceSpec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and other.spec is self.spec
+
+
+def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSpec) -> Cost:
+    """Price ``operations`` for given numbers on ``device``."""
+    compiled = work(operations)
+    per_flop, per_byte, per_launch = _rates(_ById(device))
+    flops = compiled.flops.at(bindings)
+    traffic: Floats = np.zeros(len(operations))
+    np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
+    launches = compiled.launches.at(bindings)
+    seconds = launches * per_launch[compiled.kinds] + flops * per_flop[compiled.kinds, compiled.narrow.astype(np.intp)] + traffic * per_byte[compiled.kinds]
+    host = np.zeros_like(seconds) if device.host_and_device_are_one else launches * device.host_overhead_s.value
+    return Cost(flops, traffic, launches, seconds, host)
