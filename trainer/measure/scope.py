@@ -2,7 +2,8 @@
 
 Forward: the innermost open scope. Backward: every autograd node belongs to the scope in which it was made; nodes carry rising
 sequence numbers and run in falling order, so a scope is an interval of them, and one hook at the last node of each interval
-switches the component. Without an observer a scope costs two attribute reads.
+switches the component. Outside every scope the component is INPUTS: data loading and the frame of the step.
+Without an observer a scope costs two attribute reads.
 """
 
 from bisect import bisect_right
@@ -39,8 +40,11 @@ class Tracker:
         self.enter(component)
 
     def begin_backward(self, loss: torch.Tensor) -> None:
-        """Start the backward phase of ``loss``: hang one hook on the node that runs first in each forward scope."""
-        self.phase = Phase.BACKWARD
+        """Start the backward phase of ``loss``: hang one hook on the node that runs first in each forward scope.
+
+        Until the hooks hang the component is INPUTS: that time is the instrument's own.
+        """
+        self.begin(Phase.BACKWARD, Component.INPUTS)
         first_numbers = [number for number, _ in self._starts]
         previous = None
         for node in sorted(_nodes(loss), key=_sequence_number, reverse=True):
@@ -49,7 +53,7 @@ class Tracker:
                 node.register_prehook(_Switch(self, self._starts[interval][1]))
             previous = interval
         self._starts = []
-        self.observer(self.phase, Component.TOTAL_LOSS)
+        self.enter(Component.TOTAL_LOSS)
 
 
 class _Switch:
@@ -100,10 +104,12 @@ class scope:  # noqa: N801 - reads like the built-in contexts
 
 @contextmanager
 def phase(name: Phase, component: Component) -> Iterator[None]:
-    """Context: operations inside belong to a phase of the step."""
+    """Context: operations inside belong to a phase of the step, and to ``component`` where no scope is open."""
     if _tracker is not None:
         _tracker.begin(name, component)
     yield
+    if _tracker is not None:
+        _tracker.enter(Component.INPUTS)
 
 
 def backward(loss: torch.Tensor) -> None:

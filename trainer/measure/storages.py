@@ -5,6 +5,7 @@ What an operation allocates and frees inside itself is not seen.
 """
 
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,13 @@ class Storage:
     """One live or dead storage."""
 
     bytes: int
-    phase: Phase
     component: Component
-    operation: str
     role: Role
 
 
-@dataclass(frozen=True)
+@dataclass
 class Instant:
-    """The bytes alive after one operation that allocated."""
+    """The bytes alive after an operation; of a stretch of operations, the most."""
 
     phase: Phase
     component: Component
@@ -37,7 +36,11 @@ class Instant:
 
 
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows live storages while the mode is open; ``observe`` is told of every change of component."""
+    """Follows live storages while the mode is open; ``observe`` is told of every change of component.
+
+    ``peak``: the first instant with the most bytes, ``at_peak`` what was alive then. ``stretches``: the highest instant of each
+    run of operations of one component in one phase. ``operations`` counts them; views do nothing and do not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -45,9 +48,10 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.component = Component.INPUTS
         self.live: dict[int, Storage] = {}
         self.live_bytes = 0
-        self.instants: list[Instant] = []
-        self.peak_bytes = 0
-        self.at_peak: dict[int, Storage] = {}
+        self.peak = Instant(self.phase, self.component, "", 0)
+        self.at_peak: list[Storage] = []
+        self.stretches: list[Instant] = []
+        self.operations: Counter[tuple[Phase, Component]] = Counter()
 
     def observe(self, phase: Phase, component: Component) -> None:
         """Take the component that the following operations belong to."""
@@ -55,13 +59,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def register(self, tensor: torch.Tensor, role: Role, component: Component) -> None:
         """Count a tensor that existed before the mode was opened."""
-        self._add(tensor, "", role, component)
-
-    def begin_step(self) -> None:
-        """Forget peak and instants; live storages stay."""
-        self.instants = []
-        self.peak_bytes = 0
-        self.at_peak = {}
+        self._add(tensor, role, component)
 
     def relabel(self, tensor: torch.Tensor, role: Role, component: Component) -> None:
         """Give the storage of ``tensor`` its role once it is known (a gradient is one when it lies in ``.grad``)."""
@@ -69,32 +67,55 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if storage is not None:
             storage.role, storage.component = role, component
 
+    def bytes_by_component(self, role: Role) -> Counter[Component]:
+        """Bytes alive now in ``role``."""
+        found: Counter[Component] = Counter()
+        for storage in self.live.values():
+            if storage.role is role:
+                found[storage.component] += storage.bytes
+        return found
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, then count the storages that it returned for the first time."""
         result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket._qualified_op_name.removeprefix("aten::")
         role = Role.ACTIVATION if self.phase is Phase.FORWARD else Role.TEMPORARY
-        before = self.live_bytes
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor, name, role, self.component)
-        if self.live_bytes != before:
-            self.instants.append(Instant(self.phase, self.component, name, self.live_bytes))
-            if self.live_bytes > self.peak_bytes:
-                self.peak_bytes = self.live_bytes
-                self.at_peak = dict(self.live)
+        made = [self._add(tensor, role, self.component) for tensor in tree_iter(result) if isinstance(tensor, torch.Tensor)]
+        if any(made) or func._schema.is_mutable:
+            self._note(_name(func))
         return result
 
-    def _add(self, tensor: torch.Tensor, operation: str, role: Role, component: Component) -> None:
+    def _note(self, operation: str) -> None:
+        self.operations[self.phase, self.component] += 1
+        now = Instant(self.phase, self.component, operation, self.live_bytes)
+        if now.live_bytes > self.peak.live_bytes:
+            self.peak = now
+            self.at_peak = list(self.live.values())
+        last = self.stretches[-1] if self.stretches else None
+        if last is None or (last.phase, last.component) != (now.phase, now.component):
+            self.stretches.append(now)
+        elif now.live_bytes > last.live_bytes:
+            self.stretches[-1] = now
+
+    def _add(self, tensor: torch.Tensor, role: Role, component: Component) -> bool:
+        """Register the storage of ``tensor``; False when it is known."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.live:
-            return
-        self.live[key] = Storage(storage.nbytes(), self.phase, component, operation, role)
+            return False
+        self.live[key] = Storage(storage.nbytes(), component, role)
         self.live_bytes += storage.nbytes()
         weakref.finalize(storage, self._remove, key)
+        return True
 
     def _remove(self, key: int) -> None:
         storage = self.live.pop(key, None)
         if storage is not None:
             self.live_bytes -= storage.bytes
+
+
+def _name(func: Any) -> str:
+    """The operation's name; attention goes by one name on every device."""
+    name: str = func.overloadpacket._qualified_op_name.removeprefix("aten::")
+    if name.startswith("_scaled_dot_product_"):
+        return "scaled_dot_product_attention" + ("_backward" if name.endswith("_backward") else "")
+    return name

@@ -1,0 +1,72 @@
+"""What is measured: a model, its optimizer, and micro-batches that are made one at a time."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+
+from configuration.errors import ConfigurationError
+from simulator.specs import ModelSpec, Plan
+from trainer.data import Batches, prepare
+from trainer.model import MoETransformer, build_model
+from trainer.optimizer import build_optimizer
+from trainer.specs import DataSpec
+from trainer.step import MicroBatch, training_step
+
+LEARNING_RATE = 1e-4
+WEIGHT_DECAY = 0.1
+"""Neither changes the memory or the time of a step."""
+
+
+@dataclass
+class Subject:
+    """One training job that takes steps."""
+
+    model: MoETransformer
+    optimizer: torch.optim.AdamW
+    micro_batches: Iterator[MicroBatch]
+    spec: ModelSpec
+    plan: Plan
+    device: str
+
+    def step(self, micro_batches: Iterator[MicroBatch] | None = None) -> None:
+        """Take one optimizer step, of ``micro_batches`` if they are given, and wait for the device."""
+        training_step(self.model, self.optimizer, micro_batches or self.micro_batches, self.plan)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def build_subject(spec: ModelSpec, plan: Plan, micro_batches: Iterator[MicroBatch], *, seed: int, device: str = "cpu") -> Subject:
+    """Build model and optimizer. Raises ConfigurationError for a plan of several ranks: one process is measured."""
+    if plan.ranks != 1:
+        raise ConfigurationError(f"plan.ranks ({plan.ranks}): a step of one process is measured (legal: 1)")
+    model = build_model(spec, plan, seed=seed, device=device)
+    optimizer = build_optimizer(model, plan, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    return Subject(model, optimizer, micro_batches, spec, plan, device)
+
+
+def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") -> Iterator[MicroBatch]:
+    """Uniform random tokens, for ever."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield _random(spec, plan, generator, device)
+
+
+def _random(spec: ModelSpec, plan: Plan, generator: torch.Generator, device: str) -> MicroBatch:
+    window_BS1 = torch.randint(spec.vocabulary, (plan.micro_batch, plan.sequence + 1), generator=generator)
+    return window_BS1[:, :-1].contiguous().to(device), window_BS1[:, 1:].contiguous().to(device)
+
+
+def data_micro_batches(data: DataSpec, spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", log: Callable[[str], None]) -> Iterator[MicroBatch]:
+    """Windows of a corpus, for ever. Raises ConfigurationError when the tokenizer has more ids than the model."""
+    tokens = prepare(data, spec.vocabulary, log)
+    if tokens.facts.vocabulary > spec.vocabulary:
+        raise ConfigurationError(f"model.vocabulary ({spec.vocabulary}) is less than the {tokens.facts.vocabulary} ids of the data's tokenizer")
+    batches = Batches(tokens.training, plan.sequence, seed)
+    sequences = plan.micro_batch * plan.accumulation
+    return (batch for step in count() for batch in batches.micro_batches(step, sequences, plan.micro_batch, device))
