@@ -13,7 +13,7 @@ SpecT = TypeVar("SpecT", bound="Spec")
 class Spec(BaseModel):
     """Base of everything a user writes in YAML: frozen, without unknown keys, finite numbers only."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True)
 
 
 def validated(spec: type[SpecT], data: Any, source: str) -> SpecT:

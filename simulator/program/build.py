@@ -15,7 +15,7 @@ from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
-from simulator.program.optimizer import clipping, fused_adamw, loop_adamw
+from simulator.program.optimizer import fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
@@ -206,9 +206,13 @@ def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: Val
 
 def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
     common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
-    made = [OptimizerStretch(tuple(clipping(plan.gradient_clipping is not None)), 1, common)]
+    made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
+    made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
+    if plan.gradient_clipping is not None:
+        made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
     if plan.implementation.optimizer == "fused":
-        return (*made, OptimizerStretch(tuple(fused_adamw()), 1, common))
+        made += [OptimizerStretch(_updates(stretch.segment)[2], stretch.count, stretch.bindings) for stretch in stretches]
+        return (*made, OptimizerStretch(_fused_launches(), 1, common))
     for matrices in (True, False):
         previous: Value | None = None
         for stretch in stretches:
@@ -223,6 +227,22 @@ def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStr
             last = run[-1]
             previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
     return tuple(made)
+
+
+@lru_cache(maxsize=256)
+def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, ...], tuple[Operation, ...]]:
+    """Norms of the gradients, their scaling, and fused AdamW, over the parameters of a segment."""
+    return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
+
+
+@lru_cache(maxsize=2)
+def _total_norm(limit: bool) -> tuple[Operation, ...]:
+    return tuple(total_norm(limit))
+
+
+@lru_cache(maxsize=1)
+def _fused_launches() -> tuple[Operation, ...]:
+    return tuple(fused_launches())
 
 
 def _in_module_order(parameters: list[Value]) -> list[Value]:

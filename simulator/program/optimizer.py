@@ -5,32 +5,50 @@ from collections.abc import Sequence
 from simulator.components import Component, Kind, Phase, Role
 from simulator.program.graph import ItemKind, Value
 from simulator.program.operations import Operation
-from simulator.program.sizes import ONE, A, Size
+from simulator.program.sizes import ONE, ZERO, A, Size
 from simulator.program.tape import Tape
 
 
-def clipping(limit: bool) -> list[Operation]:
-    """Norm of every gradient, of them all, and with a ``limit`` the scaling; gradients themselves are charged by ``touching``."""
-    tape = Tape(Phase.OPTIMIZER)
-    tape.component = Component.GRADIENT_CLIPPING
+def gradient_norms(parameters: Sequence[Value]) -> list[Operation]:
+    """The norm of the gradient of each of ``parameters``."""
+    tape = _tape(Component.GRADIENT_CLIPPING)
+    norms = tape.new("norms", (Size(len(parameters)),), ItemKind.FP32)
+    _emit(tape, "linalg_vector_norm", Kind.REDUCE, (), (norms,), launches=Size(len(parameters)), traffic=parameters)
+    return tape.operations
+
+
+def total_norm(limit: bool) -> list[Operation]:
+    """The norm of all gradients and, with a ``limit``, the number to scale them with."""
+    tape = _tape(Component.GRADIENT_CLIPPING)
     norms, stacked = (tape.new(name, (A,), ItemKind.FP32) for name in ("norms", "stacked"))
-    total, shifted, inverse, coefficient, clamped = (tape.new(name, (ONE,), ItemKind.FP32) for name in ("total", "shifted", "inverse", "ratio", "clamped"))
-    _emit(tape, "linalg_vector_norm", Kind.REDUCE, (), (norms,), launches=A)
-    _emit(tape, "stack", Kind.POINTWISE, (norms,), (stacked,))
+    total, shifted, inverse, ratio, clamped = (tape.new(name, (ONE,), ItemKind.FP32) for name in ("total", "shifted", "inverse", "ratio", "clamped"))
+    _emit(tape, "stack", Kind.POINTWISE, (), (stacked,))
     _emit(tape, "linalg_vector_norm", Kind.REDUCE, (stacked,), (total,), frees=(norms, stacked))
     if limit:
         _emit(tape, "add", Kind.POINTWISE, (total,), (shifted,))
         _emit(tape, "reciprocal", Kind.POINTWISE, (shifted,), (inverse,), frees=(shifted,))
-        _emit(tape, "mul", Kind.POINTWISE, (inverse,), (coefficient,), frees=(inverse,))
-        _emit(tape, "clamp", Kind.POINTWISE, (coefficient,), (clamped,), frees=(coefficient,))
-        _emit(tape, "mul_", Kind.POINTWISE, (clamped,), (), launches=A, frees=(clamped,))
+        _emit(tape, "mul", Kind.POINTWISE, (inverse,), (ratio,), frees=(inverse,))
+        _emit(tape, "clamp", Kind.POINTWISE, (ratio,), (clamped,), frees=(ratio,))
     return tape.operations
 
 
-def fused_adamw() -> list[Operation]:
-    """One kernel over all parameters of a group, and one for the step counters: no temporaries."""
-    tape = Tape(Phase.OPTIMIZER)
-    tape.component = Component.OPTIMIZER
+def gradient_scaling(parameters: Sequence[Value]) -> list[Operation]:
+    """Each gradient times a number, in place."""
+    tape = _tape(Component.GRADIENT_CLIPPING)
+    _emit(tape, "mul_", Kind.POINTWISE, (), (), launches=Size(len(parameters)), traffic=(*parameters, *parameters))
+    return tape.operations
+
+
+def fused_adamw(parameters: Sequence[Value]) -> list[Operation]:
+    """AdamW over parameters, gradients and two moments without temporaries: reads all four, writes all but the gradients."""
+    tape = _tape(Component.OPTIMIZER)
+    _emit(tape, "_fused_adamw_", Kind.OPTIMIZER, (), (), launches=ZERO, traffic=tuple(parameters) * 7)
+    return tape.operations
+
+
+def fused_launches() -> list[Operation]:
+    """The calls of the fused AdamW: for each weight-decay group one over the step counters and one over everything else."""
+    tape = _tape(Component.OPTIMIZER)
     for _ in ("matrices", "vectors"):
         _emit(tape, "_foreach_add_", Kind.POINTWISE, (), ())
         _emit(tape, "_fused_adamw_", Kind.OPTIMIZER, (), ())
@@ -40,8 +58,7 @@ def fused_adamw() -> list[Operation]:
 def loop_adamw(parameters: Sequence[Value], previous: Value | None) -> list[Operation]:
     """AdamW parameter by parameter: the root of the second moment and its quotient are temporaries, and the quotient of one
     parameter lives on until that of the next takes its name; ``previous``: the parameter before these."""
-    tape = Tape(Phase.OPTIMIZER)
-    tape.component = Component.OPTIMIZER
+    tape = _tape(Component.OPTIMIZER)
     denominator = None if previous is None else Value("denominator", previous.shape, previous.item, Role.TEMPORARY, Component.OPTIMIZER)
     for parameter in parameters:
         root, quotient = (tape.new(name, parameter.shape, parameter.item) for name in ("root", "denominator"))
@@ -57,7 +74,23 @@ def loop_adamw(parameters: Sequence[Value], previous: Value | None) -> list[Oper
     return tape.operations
 
 
-def _emit(tape: Tape, name: str, kind: Kind, reads: Sequence[Value], writes: Sequence[Value], *, launches: Size = ONE, frees: Sequence[Value] = ()) -> None:
-    operation = tape.emit(name, kind, reads, writes, launches=launches)
+def _tape(component: Component) -> Tape:
+    tape = Tape(Phase.OPTIMIZER)
+    tape.component = component
+    return tape
+
+
+def _emit(
+    tape: Tape,
+    name: str,
+    kind: Kind,
+    reads: Sequence[Value],
+    writes: Sequence[Value],
+    *,
+    launches: Size = ONE,
+    traffic: Sequence[Value] | None = None,
+    frees: Sequence[Value] = (),
+) -> None:
+    operation = tape.emit(name, kind, reads, writes, launches=launches, traffic=traffic)
     operation.allocates += list(writes)
     operation.frees += list(frees)

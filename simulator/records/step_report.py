@@ -14,7 +14,7 @@ Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Record(BaseModel):
     """Base of records: unknown fields are refused, values may not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class PeakPoint(Record):

@@ -1,0 +1,56 @@
+"""``explain``: where a line of the prediction comes from."""
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from configuration.command import emit
+from configuration.overrides import parse_single
+from simulator.commands import options
+from simulator.question import KINDS, ask
+from simulator.units import show_bytes, show_seconds
+
+
+def explain(
+    model: options.Model,
+    fabric: options.Fabric,
+    line: Annotated[Optional[str], typer.Argument(help="A line such as memory.activations.experts or time.forward; left out, all are listed.")] = None,  # noqa: UP045
+    plan: options.PlanName = None,
+    device: options.Device = None,
+    gpus: options.Gpus = None,
+    settings: options.Settings = [],  # noqa: B006
+    json: options.Json = False,
+    output: options.Output = None,
+) -> None:
+    """Explain one line of a prediction: formula with symbolic shapes, inputs, and the source of every constant.
+
+    Example: python -m simulator explain memory.activations --model tiny-moe --fabric spine-leaf
+    """
+    from simulator.explanation import explain as explained
+    from simulator.explanation import lines
+
+    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS))
+    if line is None:
+        names = lines(question.answer())
+        emit({"schema_version": 1, "lines": names}, as_json=json, output=output, show=lambda console: console.print("\n".join(names)))
+        return
+    answer = explained(question, line)
+    emit({"schema_version": 1} | answer.model_dump(mode="json"), as_json=json, output=output, show=lambda console: _show(console, answer))
+
+
+def _show(console: Any, answer: Any) -> None:
+    from rich.table import Table
+
+    def form(value: float) -> str:
+        return {"bytes": show_bytes, "s": show_seconds}.get(answer.unit, lambda number: f"{number:.4g}")(value)
+
+    table = Table("what", "formula", "count", "comes to", "source")
+    for term in sorted(answer.terms, key=lambda term: -term.value):
+        table.add_row(term.what, term.formula, str(term.count), form(term.value), term.source)
+    table.add_section()
+    table.add_row(f"[bold]{answer.line}[/bold]", "", "", form(answer.total) + (f" ({answer.total:,.0f})" if answer.unit == "bytes" else ""), "")
+    console.print(table)
+    for symbol, meaning in answer.symbols.items():
+        console.print(f"  {symbol} = {meaning}")
+    for remark in answer.remarks:
+        console.print(f"  {remark}", soft_wrap=True)

@@ -1,0 +1,220 @@
+"""Where a number of a prediction comes from: formula with symbolic shapes, the numbers put in, and the source of each constant."""
+
+from collections.abc import Iterable, Iterator
+
+from configuration.errors import ConfigurationError, unknown
+from simulator.components import Component, Kind, Phase, Role
+from simulator.program.build import Program, Stretch, build_program
+from simulator.program.graph import ITEM_BYTES, Value
+from simulator.program.operations import Operation
+from simulator.program.sizes import SYMBOLS
+from simulator.question import Question
+from simulator.records.step_report import Record, StepReport
+from simulator.time.kernels import cost
+
+MEMORY = ("parameters", "gradients", "optimizer", "activations", "peak")
+TIME = tuple(phase.value for phase in Phase)
+
+
+class Term(Record):
+    """One addend: what it is, its formula, how often it stands in the model, and what it comes to."""
+
+    what: str
+    formula: str
+    count: int
+    value: float
+    source: str
+
+
+class Explanation(Record):
+    """Terms that add up to ``total`` (in ``unit``), the symbols in their formulas, and remarks."""
+
+    line: str
+    unit: str
+    total: float
+    terms: list[Term]
+    symbols: dict[str, str]
+    remarks: list[str]
+
+
+def lines(report: StepReport) -> list[str]:
+    """Names that ``explain`` takes for this prediction."""
+    memory = [f"memory.{name}" for name in MEMORY]
+    memory += [f"memory.{name}.{row.component}" for row in report.memory.components for name in MEMORY[:-1] if getattr(row, f"{name}_bytes")]
+    time = [f"time.{phase}" for phase in TIME] + [f"time.{row.phase}.{row.component}" for row in report.time.rows]
+    links = sorted({f"communication.{row.component}" for row in report.communication})
+    return [*memory, *time, "time.exposed_communication", *links, "throughput.mfu"]
+
+
+def explain(question: Question, line: str) -> Explanation:
+    """Explain one line of the prediction.
+
+    Raises ConfigurationError for a line that this prediction does not have, listing those it has.
+    """
+    report = question.answer()
+    if line not in lines(report):
+        raise unknown("explain", line, lines(report))
+    program = build_program(question.model, question.plan)
+    section, name, *rest = line.split(".")
+    component = Component(rest[0]) if rest else None
+    if section == "memory":
+        return _peak(report, line) if name == "peak" else _memory(program, report, line, name, component)
+    if section == "communication" or line == "time.exposed_communication":
+        return _communication(report, line, Component(name) if section == "communication" else None, question)
+    if section == "throughput":
+        return _mfu(question, report, line)
+    return _time(program, question, line, Phase(name), component)
+
+
+def _memory(program: Program, report: StepReport, line: str, name: str, component: Component | None) -> Explanation:
+    terms: list[Term] = []
+    for stretch in program.stretches:
+        for value in _kept(stretch) if name == "activations" else stretch.segment.parameters:
+            if component is None or value.component is component:
+                terms.append(_storage(value, stretch, name))
+    unit = "bytes"
+    total = sum(term.value for term in terms)
+    symbols = _symbols(program, terms)
+    remarks = {
+        "activations": ["Storages that are alive after the last forward, each counted once: what backward reads and what is logged."],
+        "optimizer": ["AdamW (arXiv 1711.05101): two moments of every parameter, and one fp32 step counter (4 bytes) a tensor."],
+        "gradients": ["A gradient is as large as its parameter, in the parameter's type."],
+    }.get(name, [])
+    if name == "activations" and program.accumulation > 1:
+        rest = report.memory.activations_bytes - total
+        if component is None and rest:
+            remarks.append(f"{rest:.0f} bytes more are logged values of earlier micro-batches.")
+    return Explanation(line=line, unit=unit, total=total, terms=terms, symbols=symbols, remarks=remarks)
+
+
+def _storage(value: Value, stretch: Stretch, name: str) -> Term:
+    item = ITEM_BYTES[value.item]
+    elements = value.elements.at(stretch.bindings)
+    factor, extra, text = {"optimizer": (2 * item, 4, f"2·{item} + 4")}.get(name, (item, 0, f"{item}"))
+    return Term(
+        what=f"{value.component}: {value}",
+        formula=f"{value.elements} · {text} bytes" if not extra else f"{value.elements} · 2·{item} + 4 bytes",
+        count=stretch.count,
+        value=stretch.count * (elements * factor + extra),
+        source=f"{value.item}, {stretch.segment.name}",
+    )
+
+
+def _kept(stretch: Stretch) -> Iterator[Value]:
+    alive: dict[Value, None] = {}
+    for operation in stretch.segment.forward:
+        for value in operation.allocates:
+            if value.role is Role.ACTIVATION:
+                alive[value] = None
+        for value in operation.frees:
+            alive.pop(value, None)
+    yield from alive
+
+
+def _peak(report: StepReport, line: str) -> Explanation:
+    at = report.memory.peak_at
+    terms = [
+        Term(what=role, formula="alive at the peak", count=1, value=size, source="liveness of the step program")
+        for role, size in report.memory.at_peak.items()
+        if size
+    ]
+    remark = f"The peak lies in {at.phase} of {at.component}, where {at.operation} has written its result and its inputs are still alive."
+    return Explanation(line=line, unit="bytes", total=report.memory.peak_allocated_bytes, terms=terms, symbols={}, remarks=[remark])
+
+
+def _runs(program: Program, phase: Phase) -> Iterator[tuple[tuple[Operation, ...], int, dict[str, float]]]:
+    repeats = program.accumulation
+    for stretch in program.stretches:
+        segment = stretch.segment
+        if phase is Phase.FORWARD:
+            yield segment.forward, stretch.count * repeats, stretch.bindings
+        elif phase is Phase.BACKWARD:
+            yield segment.backward, stretch.count, stretch.bindings
+            if repeats > 1:
+                yield segment.backward_again, stretch.count * (repeats - 1), stretch.bindings
+    if phase is Phase.OPTIMIZER:
+        for optimizer in program.optimizer:
+            yield optimizer.operations, optimizer.count, optimizer.bindings
+
+
+def _time(program: Program, question: Question, line: str, phase: Phase, component: Component | None) -> Explanation:
+    terms: list[Term] = []
+    kinds: set[Kind] = set()
+    for operations, count, bindings in _runs(program, phase):
+        costs = cost(operations, bindings, question.device)
+        for position, operation in enumerate(operations):
+            if (component is not None and operation.component is not component) or not costs.seconds[position]:
+                continue
+            kinds.add(operation.kind)
+            traffic = " + ".join(str(value.bytes) for value in operation.traffic) or "0"
+            flops = f"({operation.flops}) FLOPs = {costs.flops[position]:.4g}; " if operation.flops else ""
+            terms.append(
+                Term(
+                    what=f"{operation.component}: {operation.name}",
+                    formula=f"{flops}{operation.launches} launches; {traffic} bytes = {costs.traffic_bytes[position]:.4g}",
+                    count=count,
+                    value=count * float(costs.seconds[position]),
+                    source=operation.kind,
+                )
+            )
+    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(question, kinds)]
+    return Explanation(line=line, unit="s", total=sum(term.value for term in terms), terms=terms, symbols=_symbols(program, terms), remarks=remarks)
+
+
+def _constants(question: Question, kinds: Iterable[Kind]) -> Iterator[str]:
+    device = question.device
+    yield f"launch overhead {device.launch_overhead_s.value:.3g} s: {device.launch_overhead_s.origin}, {device.launch_overhead_s.reference}"
+    for kind in sorted(kinds):
+        rate = device.kernels.get(kind)
+        if rate is None:
+            continue
+        constant = rate.bytes_per_s
+        yield f"{kind}: {constant.value:.4g} bytes/s: {constant.origin}, {constant.reference}"
+        for item, flops in rate.flops_per_s.items():
+            yield f"{kind}: {flops.value:.4g} {item} FLOP/s: {flops.origin}, {flops.reference}"
+
+
+def _communication(report: StepReport, line: str, component: Component | None, question: Question) -> Explanation:
+    rows = [row for row in report.communication if component in (None, row.component)]
+    terms = [
+        Term(
+            what=f"{row.component}: {row.collective} over {row.ranks} ranks, hottest link {row.bottleneck}",
+            formula=f"{row.bytes_per_call:.0f} bytes a call; {row.latency_s / row.calls:.4g} s latency + {(row.time_s - row.latency_s) / row.calls:.4g} s transfer",
+            count=row.calls,
+            value=row.exposed_s if component is None else row.time_s,
+            source=f"fabric {report.fabric}",
+        )
+        for row in rows
+    ]
+    remark = "Exposed is what the step lasts longer than on a network that costs nothing; it is shared among the collectives by their time."
+    fabric = f"python -m fabrics explain --fabric {question.network.fabric.spec.name} walks through one collective hop by hop."
+    return Explanation(line=line, unit="s", total=sum(term.value for term in terms), terms=terms, symbols={}, remarks=[remark, fabric])
+
+
+def _mfu(question: Question, report: StepReport, line: str) -> Explanation:
+    peak = question.device.peak_for(question.plan.precision)
+    if peak is None or report.throughput.mfu is None:
+        raise ConfigurationError(f"explain {line}: device {question.device.name} names no peak FLOP/s for {question.plan.precision}")
+    constant = question.device.peak_flops_per_s["fp32" if question.plan.precision == "fp32" else "bf16"]
+    terms = [
+        Term(
+            what="model FLOPs over time and peak",
+            formula=f"{report.throughput.model_flops:.4g} FLOPs / ({report.time.step_s:.4g} s · {question.plan.ranks} ranks · {peak:.4g} FLOP/s)",
+            count=1,
+            value=report.throughput.mfu,
+            source=f"peak: {constant.origin}, {constant.reference}",
+        )
+    ]
+    remark = "Model FLOPs: forward times three, active parameters, half of the causal scores, no recomputation."
+    return Explanation(line=line, unit="1", total=report.throughput.mfu, terms=terms, symbols={}, remarks=[remark])
+
+
+def _symbols(program: Program, terms: list[Term]) -> dict[str, str]:
+    text = " ".join(f"{term.what} {term.formula}" for term in terms)
+    words = {word for part in text.replace("·", " ").replace("(", " ").replace(")", " ").replace(",", " ").split() for word in [part]}
+    found = {}
+    for symbol, meaning in SYMBOLS.items():
+        if symbol in words:
+            numbers = sorted({stretch.bindings[symbol] for stretch in program.stretches if symbol in stretch.bindings})
+            found[symbol] = f"{' or '.join(f'{number:.0f}' for number in numbers)}: {meaning}"
+    return found
