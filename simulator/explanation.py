@@ -69,10 +69,8 @@ def explain(question: Question, line: str) -> Explanation:
 def _memory(program: Program, report: StepReport, line: str, name: str, component: Component | None) -> Explanation:
     terms: list[Term] = []
     for stretch in program.stretches:
-        for value in _kept(stretch) if name == "activations" else stretch.segment.parameters:
-            if component is None or value.component is component:
-                terms.append(_storage(value, stretch, name))
-    unit = "bytes"
+        values = _kept(stretch) if name == "activations" else stretch.segment.parameters
+        terms += [_storage(value, stretch, name) for value in values if component in (None, value.component)]
     total = sum(term.value for term in terms)
     symbols = _symbols(program, terms)
     remarks = {
@@ -84,7 +82,7 @@ def _memory(program: Program, report: StepReport, line: str, name: str, componen
         rest = report.memory.activations_bytes - total
         if component is None and rest:
             remarks.append(f"{rest:.0f} bytes more are logged values of earlier micro-batches.")
-    return Explanation(line=line, unit=unit, total=total, terms=terms, symbols=symbols, remarks=remarks)
+    return Explanation(line=line, unit="bytes", total=total, terms=terms, symbols=symbols, remarks=remarks)
 
 
 def _storage(value: Value, stretch: Stretch, name: str) -> Term:
@@ -179,7 +177,7 @@ def _communication(report: StepReport, line: str, component: Component | None, q
     terms = [
         Term(
             what=f"{row.component}: {row.collective} over {row.ranks} ranks, hottest link {row.bottleneck}",
-            formula=f"{row.bytes_per_call:.0f} bytes a call; {row.latency_s / row.calls:.4g} s latency + {(row.time_s - row.latency_s) / row.calls:.4g} s transfer",
+            formula=f"{row.bytes_per_call:.0f} bytes a call: latency {row.latency_s / row.calls:.4g} s, with transfer {row.time_s / row.calls:.4g} s",
             count=row.calls,
             value=row.exposed_s if component is None else row.time_s,
             source=f"fabric {report.fabric}",

@@ -42,7 +42,9 @@ def _show(console: Any, answer: Any) -> None:
     from rich.table import Table
 
     def form(value: float) -> str:
-        return {"bytes": show_bytes, "s": show_seconds}.get(answer.unit, lambda number: f"{number:.4g}")(value)
+        if answer.unit == "bytes":
+            return show_bytes(value)
+        return show_seconds(value) if answer.unit == "s" else f"{value:.4g}"
 
     table = Table("what", "formula", "count", "comes to", "source")
     for term in sorted(answer.terms, key=lambda term: -term.value):

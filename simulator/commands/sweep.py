@@ -50,8 +50,9 @@ def sweep(
     for row in rows:
         if "error" in row:
             stderr().print(f"not possible: {', '.join(f'{field} = {row[field]}' for field in points[0])}: {row['error']}", style="yellow")
+    document = {"schema_version": 1, "model": model, "fabric": fabric, "rows": rows}
     emit(
-        {"schema_version": 1, "model": model, "fabric": fabric, "rows": rows},
+        document,
         as_json=json,
         output=output,
         show=lambda console: _show(console, rows, list(points[0])),

@@ -32,12 +32,16 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """Numbers of a run of operations, one entry each. ``seconds``: on the device, collectives not counted."""
+    """Numbers of a run of operations, one entry each.
+
+    ``seconds``: on the device, collectives not counted; ``moving_s``: the part of them that is traffic.
+    """
 
     flops: Floats
     traffic_bytes: Floats
     launches: Floats
     seconds: Floats
+    moving_s: Floats
     host_s: Floats
 
 
@@ -92,6 +96,7 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     traffic: Floats = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
     launches = compiled.launches.at(bindings)
-    seconds = launches * per_launch[compiled.kinds] + flops * per_flop[compiled.kinds, compiled.narrow.astype(np.intp)] + traffic * per_byte[compiled.kinds]
+    moving = traffic * per_byte[compiled.kinds]
+    seconds = launches * per_launch[compiled.kinds] + flops * per_flop[compiled.kinds, compiled.narrow.astype(np.intp)] + moving
     host = np.zeros_like(seconds) if device.host_and_device_are_one else launches * device.host_overhead_s.value
-    return Cost(flops, traffic, launches, seconds, host)
+    return Cost(flops, traffic, launches, seconds, moving, host)

@@ -25,7 +25,6 @@ class Priced:
     operations: tuple[Operation, ...]
     bindings: Bindings
     cost: Cost
-    collective_s: list[float]
     pieces: tuple[Piece, ...]
     pieces_alone: tuple[Piece, ...]
 
@@ -45,25 +44,33 @@ class StepTime:
 
 @dataclass
 class _Tally:
-    """Sums over the step."""
+    """How often each priced run went by, and the sums that follow."""
 
-    seconds: dict[tuple[Component, Phase], list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0, 0.0, 0.0]))
+    runs: dict[int, tuple[Priced, int]] = field(default_factory=dict)
     calls: dict[tuple[str, Component, str, float], int] = field(default_factory=lambda: defaultdict(int))
-    memory_bound_s: float = 0.0
 
-    def add(self, priced: Priced, count: int, network: Network, device: DeviceSpec) -> None:
-        costs = priced.cost
-        for position, operation in enumerate(priced.operations):
-            if operation.kind is Kind.COLLECTIVE:
-                assert operation.exchange is not None
-                size = operation.exchange.bytes.at(priced.bindings)
-                self.calls[operation.exchange.collective, operation.component, operation.exchange.group, size] += count
-            row = self.seconds[operation.component, operation.phase]
-            for index, number in enumerate((costs.seconds[position], costs.flops[position], costs.traffic_bytes[position], costs.launches[position])):
-                row[index] += count * float(number)
-        bandwidth = np.array([_bytes_per_s(device, operation.kind) for operation in priced.operations])
-        moving = np.divide(costs.traffic_bytes, bandwidth, out=np.zeros_like(bandwidth), where=bandwidth > 0)
-        self.memory_bound_s += count * float(np.where(moving > costs.seconds / 2, costs.seconds, 0.0).sum())
+    def add(self, run: Priced, count: int) -> None:
+        self.runs[id(run)] = (run, count + (self.runs[id(run)][1] if id(run) in self.runs else 0))
+
+    def rows(self) -> list[ComponentTime]:
+        """Sums by component and phase; counts the collectives on the way."""
+        sums: dict[tuple[Component, Phase], np.ndarray] = {}
+        for run, count in self.runs.values():
+            numbers = count * np.stack([run.cost.seconds, run.cost.flops, run.cost.traffic_bytes, run.cost.launches], axis=1)
+            for operation, row in zip(run.operations, numbers, strict=True):
+                key = (operation.component, operation.phase)
+                sums[key] = sums[key] + row if key in sums else row
+                if operation.exchange is not None:
+                    size = operation.exchange.bytes.at(run.bindings)
+                    self.calls[operation.exchange.collective, operation.component, operation.exchange.group, size] += count
+        return [
+            ComponentTime(component=component, phase=phase, time_s=row[0], flops=row[1], traffic_bytes=row[2], operations=round(row[3]))
+            for (component, phase), row in sums.items()
+        ]
+
+    def memory_bound_s(self) -> float:
+        """Seconds of operations that spend more than half of their time on traffic."""
+        return float(sum(count * run.cost.seconds[run.cost.moving_s > run.cost.seconds / 2].sum() for run, count in self.runs.values()))
 
 
 def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network) -> StepTime:
@@ -82,7 +89,7 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
 
     def go(operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
         run = priced(operations, bindings)
-        tally.add(run, count, network, device)
+        tally.add(run, count)
         for _ in range(count):
             _pass(clocks, run.pieces)
             _pass(alone, run.pieces_alone)
@@ -109,35 +116,30 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
     for optimizer in program.optimizer:
         go(optimizer.operations, optimizer.bindings, optimizer.count)
 
+    rows = tally.rows()
     for (group, size), count in sync_calls.items():
         tally.calls["all-reduce", Component.GRADIENT_SYNC, group, size] += count
-    rows = [
-        ComponentTime(component=component, phase=phase, time_s=row[0], flops=row[1], traffic_bytes=row[2], operations=round(row[3]))
-        for (component, phase), row in tally.seconds.items()
-    ]
     busy = {phase: sum(row.time_s for row in rows if row.phase is phase) for phase in Phase}
     exposed = max(0.0, clocks.now_s - alone.now_s)
     communication = _communication(tally.calls, network, exposed)
-    return StepTime(clocks.now_s, alone.now_s, busy, rows, communication, tally.memory_bound_s, sum(row.time_s for row in communication))
+    return StepTime(clocks.now_s, alone.now_s, busy, rows, communication, tally.memory_bound_s(), sum(row.time_s for row in communication))
 
 
 def _price(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSpec, network: Network) -> Priced:
     costs = cost(operations, bindings, device)
     real, alone = PieceBuilder(), PieceBuilder()
-    collective_s = []
     for position, operation in enumerate(operations):
         host_s, device_s = float(costs.host_s[position]), float(costs.seconds[position])
         network_s = 0.0
         if operation.exchange is not None:
             network_s = network.seconds(operation.exchange.collective, operation.exchange.group, operation.exchange.bytes.at(bindings))
-        collective_s.append(network_s)
         if operation.kind is Kind.HOST_SYNC:
             real.wait()
             alone.wait()
         else:
             real.add(host_s, device_s + network_s)
             alone.add(host_s, device_s)
-    return Priced(operations, bindings, costs, collective_s, real.finish(), alone.finish())
+    return Priced(operations, bindings, costs, real.finish(), alone.finish())
 
 
 def _pass(clocks: Clocks, pieces: tuple[Piece, ...]) -> None:
@@ -166,8 +168,3 @@ def _communication(calls: dict[tuple[str, Component, str, float], int], network:
         )
         for component, collective, group, ranks, count, size, seconds, latency, bottleneck in rows
     ]  # fmt: skip
-
-
-def _bytes_per_s(device: DeviceSpec, kind: Kind) -> float:
-    rate = device.kernels.get(kind)
-    return 0.0 if rate is None else rate.bytes_per_s.value
