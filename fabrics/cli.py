@@ -99,24 +99,27 @@ def explain(
     fail: FailOption = None,
     slow: SlowOption = None,
     png: Annotated[Path | None, typer.Option("--png", help="Draw the tiers with links coloured by load to this file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write everything as one offline page to this file.")] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
     output: OutputOption = None,
 ) -> None:
     """What leaves, spines and oversubscription are, on this very fabric. Example: [bold]python -m fabrics explain --fabric spine-leaf[/bold]."""
-    from fabrics.explain.explanation import busy, document, sections
+    from fabrics.explain.explanation import explain as explain_fabric
     from fabrics.explain.terminal import show
     from fabrics.explain.walk import walk_over
 
     network = load(fabric, set_, routing, seed, flows_per_pair, fail, slow)
-    walked = walk_over(network, ranks, bytes_per_pair)
-    parts = sections(network, walked)
-    loads = busy(network, walked)
+    explanation = explain_fabric(network, walk_over(network, ranks, bytes_per_pair))
     if png is not None:
         from fabrics.explain.drawing import tiers_figure, write_png
 
-        write_png(tiers_figure(network, loads), png)
-    emit(document(network, parts), as_json=as_json, output=output, show=lambda console: show(parts, network, loads, console))
+        write_png(tiers_figure(network, explanation.busy), png)
+    if html is not None:
+        from fabrics.explain.page import write_page
+
+        write_page(explanation, html)
+    emit(explanation.document(), as_json=as_json, output=output, show=lambda console: show(explanation, console))
 
 
 def load(

@@ -88,6 +88,10 @@ class Fabric:
         """What prices collectives under a routing: the symmetric network where there is one and routing is ideal, else this graph."""
         return self._symmetric if self._symmetric is not None and routing.mode == "ideal" else self
 
+    def explicit(self) -> "Fabric":
+        """This fabric priced link by link on its graph."""
+        return self if self._symmetric is None else Fabric(self.spec, self.endpoints, self.domains, lambda: self.graph)
+
     def check_connected(self) -> None:
         """Raises ConfigurationError when an endpoint cannot reach, or be reached by, the first."""
         first = self.endpoints[0]

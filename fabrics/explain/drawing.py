@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from configuration.files import write_atomically
+from fabrics.cost import cost
+from fabrics.explain.hashing import Hashing
+from fabrics.explain.walk import Walk
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray
 
@@ -13,7 +18,7 @@ if TYPE_CHECKING:
 ACCELERATORS_DRAWN = 64
 
 
-def tiers_figure(fabric: Fabric, busy: FloatArray) -> "Figure":
+def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
     """Switches in tiers over the accelerators; a link's colour is its busier direction's share of the transfer time, its width grows with its rate."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -26,13 +31,13 @@ def tiers_figure(fabric: Fabric, busy: FloatArray) -> "Figure":
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axes = figure.add_subplot()
     colours = colormaps["RdYlGn_r"]
-    load = dict(zip(fabric.links, busy.tolist(), strict=True))
+    load = dict(zip(fabric.links, busy.tolist(), strict=True)) if busy is not None else {}
     fastest = max(graph.edges[tail, head]["bytes_per_s"] for tail, head in graph.edges)
     for tail, head in graph.edges:
         if tail in at and head in at and (tail < head or not graph.has_edge(head, tail)):
-            share = max(load[tail, head], load.get((head, tail), 0.0))
+            share = max(load.get((tail, head), 0.0), load.get((head, tail), 0.0))
             width = 0.6 + 2.4 * (graph.edges[tail, head]["bytes_per_s"] / fastest) ** 0.5
-            axes.plot(*zip(at[tail], at[head], strict=True), color=colours(share), linewidth=width, zorder=1)
+            axes.plot(*zip(at[tail], at[head], strict=True), color=colours(share) if load else "#95a5a6", linewidth=width, zorder=1)
     for name, (x, y) in at.items():
         kind = graph.nodes[name]["kind"]
         axes.scatter([x], [y], s=60 if kind == "accelerator" else 900, marker="o" if kind == "accelerator" else "s", color="#34495e", zorder=2)
@@ -40,7 +45,8 @@ def tiers_figure(fabric: Fabric, busy: FloatArray) -> "Figure":
             below = kind == "accelerator"
             colour = "black" if below else "white"
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(0, -14 if below else -3), ha="center", fontsize=6, color=colour)
-    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, label="busy share of the transfer", shrink=0.7)
+    if load:
+        figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, label="busy share of the transfer", shrink=0.7)
     hidden = len(graph) - len(at)
     axes.set_title(f"{fabric.spec.name}: links by load in one all-to-all" + (f" ({hidden:,} nodes not drawn)" if hidden else ""))
     axes.axis("off")
@@ -86,3 +92,37 @@ def write_png(figure: "Figure", path: Path) -> None:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_atomically(path, buffer.getvalue())
+
+
+def knee_figure(walk: Walk, fabric: Fabric) -> "Figure":
+    """Time of the all-to-all against its size, with its latency and its transfer."""
+    from matplotlib.figure import Figure
+
+    sizes = np.logspace(2, 9, 120)
+    costs = cost(fabric, "all-to-all", [walk.ranks], sizes * len(walk.ranks))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for values, label, style in ((costs.time_s, "time", "-"), (costs.latency_s, "latency", "--"), (costs.transfer_s, "transfer", ":")):
+        axes.loglog(sizes, values * 1e6, style, label=label)
+    axes.axvline(walk.bytes_per_pair, color="grey", linewidth=0.8)
+    axes.set_xlabel("bytes per pair")
+    axes.set_ylabel("µs")
+    axes.set_title(f"All-to-all of {len(walk.ranks)} ranks: latency rules left, bandwidth right")
+    axes.legend()
+    return figure
+
+
+def hashing_figure(found: Hashing) -> "Figure":
+    """Histogram of the transfer over ECMP seeds, one and eight flows per pair, beside even splitting."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    flows = (min(found.hashed_s), max(found.hashed_s))
+    axes.hist([found.hashed_s[count] * 1e6 for count in flows], bins=20, label=[f"{count} flow(s) per pair" for count in flows])
+    axes.axvline(found.ideal_s * 1e6, color="black", linestyle="--", label="split evenly")
+    axes.set_xlabel("transfer, µs")
+    axes.set_ylabel("seeds")
+    axes.set_title("What hash collisions cost")
+    axes.legend()
+    return figure

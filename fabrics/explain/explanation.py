@@ -1,30 +1,58 @@
 """All sections for a fabric, in the order in which they are read."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fabrics.explain import paths, tiers, walk
+from fabrics.explain import glossary, groups, hashing, paths, tiers, walk, what_if
 from fabrics.explain.sections import Section
-from fabrics.explain.walk import Walk
+from fabrics.explain.walk import LINK_BY_LINK_MOST, Walk
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray
 
 
-def sections(fabric: Fabric, walked: Walk) -> list[Section]:
+@dataclass(frozen=True)
+class Explanation:
+    """The sections, and what the drawings need: each link's busy share in the walked all-to-all, and the sample of hashed times."""
+
+    fabric: Fabric
+    walked: Walk
+    sections: list[Section]
+    busy: FloatArray | None
+    hashed: hashing.Hashing | None
+
+    def document(self) -> dict[str, Any]:
+        """The explanation as plain data."""
+        return {
+            "schema_version": 1,
+            "fabric": self.fabric.spec.name,
+            "endpoints": self.fabric.size,
+            "sections": [section.document() for section in self.sections],
+        }
+
+
+def explain(fabric: Fabric, walked: Walk) -> Explanation:
     """Everything that is known about a fabric; ``walked`` is the all-to-all it is shown on."""
-    return [tiers.section(fabric), paths.section(fabric), walk.section(fabric, walked)]
+    hashed = hashing.sample(fabric, walked.bytes_per_pair) if fabric.size <= LINK_BY_LINK_MOST else None
+    parts = [
+        tiers.section(fabric),
+        paths.section(fabric),
+        walk.section(fabric, walked),
+        groups.section(fabric),
+        hashing.section(hashed),
+        what_if.section(fabric, walked),
+        glossary.section(fabric),
+    ]
+    return Explanation(fabric, walked, parts, busy(fabric, walked), hashed)
 
 
-def busy(fabric: Fabric, walked: Walk) -> FloatArray:
-    """Share of the all-to-all's transfer time that each link is busy."""
-    costs = walked.cost(fabric)
+def busy(fabric: Fabric, walked: Walk) -> FloatArray | None:
+    """Share of the all-to-all's transfer time that each link of the graph is busy; None for fabrics too large to look at link by link."""
+    if fabric.size > LINK_BY_LINK_MOST:
+        return None
+    costs = walked.cost(fabric.explicit())
     line = costs.lines[0]
     if line is None:
         return np.zeros(len(fabric.links))
     return np.asarray(costs.link_bytes(0) / line.payload_bytes_per_s / costs.transfer_s[0])
-
-
-def document(fabric: Fabric, parts: list[Section]) -> dict[str, Any]:
-    """The explanation as plain data."""
-    return {"schema_version": 1, "fabric": fabric.spec.name, "endpoints": fabric.size, "sections": [part.document() for part in parts]}

@@ -43,4 +43,4 @@ def section(fabric: Fabric) -> Section:
             f"{ways} equal {'path' if ways == 1 else 'paths'}."
         )
         tables.append(Rows(("hop", "link", "latency", "so far", "rate"), tuple(rows)))
-    return Section("Paths, hop by hop", tuple(paragraphs), tuple(tables))
+    return Section("Paths, hop by hop", tuple(paragraphs), tuple(tables), paired=True)

@@ -14,12 +14,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Section:
-    """One answer. ``picture`` names a drawing that stands after the text ("tiers", "knee", "ecmp")."""
+    """One answer. ``picture`` names a drawing that stands after the text ("tiers", "knee", "hashing"); ``paired``: each paragraph introduces one table."""
 
     title: str
     paragraphs: tuple[str, ...] = ()
     tables: tuple[Rows, ...] = ()
     picture: str = ""
+    paired: bool = False
     data: dict[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from fabrics.explain.sections import Rows, Section
+from fabrics.explain.explanation import Explanation
+from fabrics.explain.sections import Rows
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray
 
@@ -13,19 +14,18 @@ if TYPE_CHECKING:
 SWITCHES_SHOWN, ACCELERATORS_SHOWN = 16, 32
 
 
-def show(sections: list[Section], fabric: Fabric, busy: FloatArray, console: "Console") -> None:
-    """Print all sections; ``busy`` is each link's share of the transfer time."""
-    for section in sections:
+def show(explanation: Explanation, console: "Console") -> None:
+    """Print all sections and the picture of the tiers."""
+    for section in explanation.sections:
         console.rule(f"[bold]{section.title}[/bold]", align="left")
-        interleaved = len(section.tables) == len(section.paragraphs)
         for i, paragraph in enumerate(section.paragraphs):
             console.print(paragraph, markup=False)
-            if interleaved:
+            if section.paired:
                 _table(section.tables[i], console)
         if section.picture == "tiers":
-            for line in picture(fabric, busy):
+            for line in picture(explanation.fabric, explanation.busy):
                 console.print(line)
-        if not interleaved:
+        if not section.paired:
             for table in section.tables:
                 _table(table, console)
 
@@ -40,12 +40,12 @@ def _table(rows: Rows, console: "Console") -> None:
     console.print(table)
 
 
-def picture(fabric: Fabric, busy: FloatArray) -> list["Text"]:
+def picture(fabric: Fabric, busy: FloatArray | None) -> list["Text"]:
     """The tiers from the top: behind each switch or accelerator one digit per link upwards (or sideways), its busier direction's load in tenths."""
     from rich.text import Text
 
     graph = fabric.graph
-    load = dict(zip(fabric.links, busy.tolist(), strict=True))
+    load = dict(zip(fabric.links, busy.tolist(), strict=True)) if busy is not None else {}
     rows: dict[tuple[int, str], list[str]] = {}
     for name, data in graph.nodes(data=True):
         rows.setdefault((data["tier"], data["kind"]), []).append(name)
@@ -55,8 +55,8 @@ def picture(fabric: Fabric, busy: FloatArray) -> list["Text"]:
         most = ACCELERATORS_SHOWN if kind == "accelerator" else SWITCHES_SHOWN
         for name in names[:most]:
             line.append(name, style="bold")
-            line.append(":")
-            for other in graph.successors(name):
+            line.append(":" if load else "")
+            for other in graph.successors(name) if load else ():
                 if graph.nodes[other]["tier"] > tier or (graph.nodes[other]["tier"] == tier and tier):
                     share = max(load[name, other], load.get((other, name), 0.0))
                     line.append(f"{min(int(share * 10 + 1e-9), 9)}", style=_colour(share))
@@ -64,7 +64,8 @@ def picture(fabric: Fabric, busy: FloatArray) -> list["Text"]:
         if len(names) > most:
             line.append(f"... {len(names) - most:,} more")
         lines.append(line)
-    lines.append(Text("              (digits: links upwards; 9 = busy for 90 to 100 % of the transfer of the all-to-all below)", style="dim"))
+    if load:
+        lines.append(Text("              (digits: links upwards; 9 = busy for 90 to 100 % of the transfer of the all-to-all below)", style="dim"))
     return lines
 
 

@@ -1,16 +1,20 @@
 """One all-to-all walked through: who sends what, which link is hottest, latency against transfer, the knee."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from fabrics.bounds import lower_bound
+from fabrics.bounds import ENDPOINTS_MOST, lower_bound
 from fabrics.cost import CollectiveCost, cost, groups_of
 from fabrics.explain.sections import Rows, Section
 from fabrics.graph import Fabric
 from fabrics.placement import groups
+from fabrics.profiles import payload_bytes_per_s
 from fabrics.question import hot_links
 from fabrics.units import bytes_text, rate, seconds
 
 RANKS_MOST = 64
+LINK_BY_LINK_MOST = 4096
+"""Endpoints up to which an explanation looks at every link."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,24 @@ def section(fabric: Fabric, walk: Walk) -> Section:
     hottest = hot_links(costs)
     first = hottest[0]
     carried = first["bytes"]
-    payload = line.payload_bytes_per_s[line.link_share.argmax()] if not hottest else carried / costs.transfer_s[0]
+    payload = carried / costs.transfer_s[0]
     knee = line.latency_s / line.s_per_byte / p
-    bound = lower_bound(fabric, "all-to-all", groups_of(fabric, [walk.ranks]), walk.bytes, line.payload_bytes_per_s)
-    paragraphs = (
+    paragraphs = [
         f"{p} ranks each send {bytes_text(walk.bytes_per_pair)} to each of the {p - 1} others, {bytes_text(walk.bytes_per_pair * p * (p - 1))} in all "
         f"({line.algorithm}, protocol {line.protocol}).",
         f"The hottest link is {line.bottleneck}: {bytes_text(carried)} cross it, or {carried / walk.bytes_per_pair:.4g} of the {p * (p - 1)} messages. "
         f"Of its {rate(first['bytes_per_s'])}, {rate(payload)} are payload, so it is busy for {seconds(costs.transfer_s[0])}: that is the transfer time.",
         f"Before the first byte arrives, software and wires take {seconds(costs.latency_s[0])}. Together {seconds(costs.time_s[0])}. "
         f"Latency and transfer are equal at {bytes_text(knee)} per pair (the knee): under it latency rules, over it bandwidth.",
-        f"No routing could need less than {seconds(bound.transfer_s)} for the transfer ({bound.method}); this routing needs "
-        f"{costs.transfer_s[0] / bound.transfer_s:.3f} times that.",
-    )
+    ]
+    data: dict[str, Any] = {"time_s": float(costs.time_s[0]), "transfer_s": float(costs.transfer_s[0]), "bottleneck": line.bottleneck}
+    if fabric.size <= ENDPOINTS_MOST:
+        rates = payload_bytes_per_s(fabric.spec.link_profile, fabric, "all-to-all", line.protocol)
+        bound = lower_bound(fabric, "all-to-all", groups_of(fabric, [walk.ranks]), walk.bytes, rates)
+        data["lower_bound_s"] = bound.transfer_s
+        paragraphs.append(
+            f"No routing could need less than {seconds(bound.transfer_s)} for the transfer ({bound.method}); this routing needs "
+            f"{costs.transfer_s[0] / bound.transfer_s:.3f} times that."
+        )
     rows = tuple((link["link"], bytes_text(link["bytes"]), rate(link["bytes_per_s"]), f"{link['busy_share']:.0%}") for link in hottest)
-    data = {"time_s": float(costs.time_s[0]), "transfer_s": float(costs.transfer_s[0]), "lower_bound_s": bound.transfer_s, "bottleneck": line.bottleneck}
-    return Section(title, paragraphs, (Rows(("link", "bytes", "rate", "busy"), rows),), picture="knee", data=data)
+    return Section(title, tuple(paragraphs), (Rows(("link", "bytes", "rate", "busy"), rows),), picture="knee", data=data)

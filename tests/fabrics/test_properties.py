@@ -41,7 +41,7 @@ def demand_of(p: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 5, (p, p)) * 1e6
 
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @quick

@@ -51,7 +51,7 @@ def specs(draw: st.DrawFn) -> Clos:
         raise
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(specs(), st.integers(0, 1000))
 def test_loads_and_latencies_equal_the_explicit_graph(spec: Clos, seed: int) -> None:
     assume(is_symmetric(spec))
@@ -76,7 +76,7 @@ def test_loads_and_latencies_equal_the_explicit_graph(spec: Clos, seed: int) -> 
     assert other_mask.tolist() == mask.tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(specs())
 def test_what_symmetry_accepts_is_connected(spec: Clos) -> None:
     if is_symmetric(spec):
