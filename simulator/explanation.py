@@ -7,7 +7,7 @@ from simulator.components import Component, Kind, Phase, Role
 from simulator.program.build import Program, Stretch, build_program
 from simulator.program.graph import ITEM_BYTES, Value
 from simulator.program.operations import Operation
-from simulator.program.sizes import SYMBOLS
+from simulator.program.sizes import ONE, SYMBOLS
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
 from simulator.time.kernels import cost
@@ -99,6 +99,7 @@ def _storage(value: Value, stretch: Stretch, name: str) -> Term:
 
 
 def _kept(stretch: Stretch) -> Iterator[Value]:
+    """Storages that outlive the forward pass; a block's auxiliary losses end when the head has added them up."""
     alive: dict[Value, None] = {}
     for operation in stretch.segment.forward:
         for value in operation.allocates:
@@ -106,7 +107,7 @@ def _kept(stretch: Stretch) -> Iterator[Value]:
                 alive[value] = None
         for value in operation.frees:
             alive.pop(value, None)
-    yield from alive
+    yield from (value for value in alive if stretch.segment.name != "block" or value.elements != ONE)
 
 
 def _peak(report: StepReport, line: str) -> Explanation:

@@ -74,7 +74,8 @@ def _olmoe(config: Config) -> dict[str, Any]:
 
 
 def _qwen3_moe(config: Config) -> dict[str, Any]:
-    return _moe(config, experts=config["num_experts"], expert_width=config["moe_intermediate_size"], normalise=bool(config.get("norm_topk_prob", False)))
+    experts = config["num_experts"] if "num_experts" in config else config["num_local_experts"]  # the name changed in transformers 5
+    return _moe(config, experts=experts, expert_width=config["moe_intermediate_size"], normalise=bool(config.get("norm_topk_prob", False)))
 
 
 def _moe(config: Config, *, experts: Any, expert_width: Any, normalise: bool) -> dict[str, Any]:

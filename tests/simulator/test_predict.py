@@ -1,0 +1,106 @@
+"""Properties of predictions: what adds up, what may not grow, what depends on what."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simulator.components import Phase
+from simulator.question import ask
+from simulator.records.step_report import StepReport
+
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def report(model: str = "tiny-moe", fabric: str = "spine-leaf", device: str | None = None, **fields: Any) -> StepReport:
+    overrides: dict[str, dict[str, Any]] = {}
+    for field, value in fields.items():
+        kind, _, name = field.partition("__")
+        overrides.setdefault(kind, {})[name.replace("__", ".")] = value
+    return ask(model, fabric, device=device, settings=overrides).answer()
+
+
+@pytest.mark.parametrize("model", ["tiny-moe", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "llama-3-8b"])
+def test_parts_of_time_add_up_and_categories_add_up_to_the_peak(model: str) -> None:
+    answer = report(model)
+    time, memory = answer.time, answer.memory
+    parts = time.forward_s + time.backward_s + time.optimizer_s + time.exposed_communication_s + time.other_s
+    assert parts == pytest.approx(time.step_s, rel=1e-9)
+    assert sum(memory.at_peak.values()) == pytest.approx(memory.peak_allocated_bytes, abs=8)
+    for phase, total in ((Phase.FORWARD, time.forward_s), (Phase.BACKWARD, time.backward_s), (Phase.OPTIMIZER, time.optimizer_s)):
+        assert sum(row.time_s for row in time.rows if row.phase is phase) == pytest.approx(total, rel=1e-9)
+    for name in ("parameters_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"):
+        assert sum(getattr(row, name) for row in memory.components) == getattr(memory, name)
+
+
+@FEW
+@given(factor=st.floats(1.0, 10.0), model=st.sampled_from(["tiny-moe", "olmoe-1b-7b"]))
+def test_more_bandwidth_is_never_slower(factor: float, model: str) -> None:
+    slow = report(model, fabric__oversubscription=2.0)
+    fast = report(model, fabric__oversubscription=2.0, fabric__link_bytes_per_s=50e9 * factor)
+    assert fast.time.step_s <= slow.time.step_s * (1 + 1e-9)
+
+
+@FEW
+@given(low=st.floats(1.0, 8.0), factor=st.floats(1.0, 4.0))
+def test_more_oversubscription_is_never_faster(low: float, factor: float) -> None:
+    assert report("olmoe-1b-7b", fabric__oversubscription=low).time.step_s <= report("olmoe-1b-7b", fabric__oversubscription=low * factor).time.step_s * (
+        1 + 1e-9
+    )
+
+
+@FEW
+@given(batch=st.integers(1, 8), more=st.integers(1, 4))
+def test_a_larger_micro_batch_never_takes_less_memory(batch: int, more: int) -> None:
+    small, large = report(plan__micro_batch=batch), report(plan__micro_batch=batch + more)
+    assert small.memory.peak_allocated_bytes < large.memory.peak_allocated_bytes
+    assert small.memory.parameters_bytes == large.memory.parameters_bytes
+
+
+def test_expert_parallel_ranks_hold_the_whole_model_together() -> None:
+    alone = report(plan__ranks=1).memory
+    shared = report(plan__ranks=8, plan__ep=8).memory
+    expert = {row.component: row.parameters_bytes for row in alone.components}["experts"]
+    shard = {row.component: row.parameters_bytes for row in shared.components}["experts"]
+    assert shard * 8 == expert
+    assert shared.parameters_bytes - shard == alone.parameters_bytes - expert
+
+
+def test_one_rank_talks_to_nobody() -> None:
+    answer = report(plan__ranks=1)
+    assert answer.communication == []
+    assert answer.time.exposed_communication_s == 0
+    assert answer.bottleneck_link is None
+
+
+def test_gradients_overlap_with_backward_unless_told_otherwise() -> None:
+    together = report("llama-3-8b", plan__ranks=16)
+    apart = report("llama-3-8b", plan__ranks=16, plan__overlap_gradient_sync=False)
+    assert together.time.step_s < apart.time.step_s
+    assert apart.time.exposed_communication_s == pytest.approx(apart.time.communication_s, rel=1e-6)
+
+
+def test_accumulation_communicates_gradients_once() -> None:
+    once, four = report(plan__global_batch=256), report(plan__global_batch=1024)
+    calls = [sum(row.calls for row in answer.communication if row.component == "gradient_sync") for answer in (once, four)]
+    assert calls[0] == calls[1]
+    dispatched = [sum(row.calls for row in answer.communication if row.component == "dispatch") for answer in (once, four)]
+    assert dispatched[1] == 4 * dispatched[0]
+
+
+def test_tokens_per_second_is_of_the_whole_job() -> None:
+    answer = report()
+    assert answer.throughput.tokens_per_s == pytest.approx(16 * 16 * 128 / answer.time.step_s)
+
+
+def test_a_model_that_does_not_fit_says_so() -> None:
+    answer = report("mixtral-8x7b", plan__ranks=1)
+    assert answer.fits is False
+    assert answer.memory.peak_allocated_bytes > 80e9
+
+
+def test_adam_is_twice_the_weights_and_its_counters() -> None:
+    memory = report(device="cpu", fabric="single-node", plan__ranks=1, plan__precision="fp32").memory
+    tensors = 1 + 4 * 10 + 1
+    assert memory.optimizer_bytes == 2 * memory.parameters_bytes + 4 * tensors
