@@ -59,7 +59,7 @@ def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str 
 
 def _random(spec: ModelSpec, plan: Plan, generator: torch.Generator, device: str) -> MicroBatch:
     window_BS1 = torch.randint(spec.vocabulary, (plan.micro_batch, plan.sequence + 1), generator=generator)
-    return window_BS1[:, :-1].contiguous().to(device), window_BS1[:, 1:].contiguous().to(device)
+    return window_BS1[:, :-1].clone().to(device), window_BS1[:, 1:].clone().to(device)
 
 
 def data_micro_batches(data: DataSpec, spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", log: Callable[[str], None]) -> Iterator[MicroBatch]:

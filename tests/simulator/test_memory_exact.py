@@ -1,0 +1,181 @@
+"""Predicted memory of a step against the real trainer's, every storage of which is tracked."""
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.components import Component, Phase
+from simulator.memory.step import step_memory
+from simulator.program.build import build_program
+from simulator.records.step_report import TimelinePoint
+from simulator.specs import ModelSpec, Plan, load_model, load_plan
+from trainer.measure.memory import MemoryPass, measure_memory
+from trainer.measure.subject import build_subject, random_micro_batches
+
+EQUAL = ("parameters_bytes", "buffers_bytes", "gradients_bytes", "optimizer_bytes", "inputs_bytes", "activations_bytes", "components")
+PEAK_TOLERANCE = 1e-3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def moe(**fields: object) -> dict[str, object]:
+    return {"kind": "moe", "experts": 8, "top_k": 2, "expert_width": 48} | fields
+
+
+def attention(**fields: object) -> dict[str, object]:
+    return {"kind": "grouped_query", "heads": 4, "kv_heads": 4, "head_width": 16} | fields
+
+
+def blocks(feed_forward: dict[str, object], mixer: dict[str, object] | None = None, count: int = 2) -> dict[str, object]:
+    return {"count": count, "mixer": mixer or attention(), "feed_forward": feed_forward}
+
+
+def resolved(model: dict[str, object], plan: dict[str, object]) -> tuple[ModelSpec, Plan]:
+    small = {"width": 64, "vocabulary": 512, "maximum_positions": 128, "training_defaults.sequence": 32, "training_defaults.micro_batch": 2}
+    spec = load_model("tiny-moe", small | {"blocks": [blocks(moe())]} | model)
+    return spec, load_plan(spec, None, plan)[0]
+
+
+def measured(spec: ModelSpec, plan: Plan) -> MemoryPass:
+    return measure_memory(build_subject(spec, plan, random_micro_batches(spec, plan, seed=0), seed=0))
+
+
+def joined(points: Iterable[TimelinePoint]) -> Iterator[tuple[Phase, Component, int]]:
+    """Neighbours of one component and phase as one point: a repeated stretch may end and begin with the same component."""
+    last: tuple[Phase, Component, int] | None = None
+    for point in points:
+        if last is not None and last[:2] == (point.phase, point.component):
+            last = (*last[:2], max(last[2], point.bytes))
+            continue
+        if last is not None:
+            yield last
+        last = (point.phase, point.component, point.bytes)
+    if last is not None:
+        yield last
+
+
+def assert_equal_ledgers(spec: ModelSpec, plan: Plan) -> None:
+    predicted, real = step_memory(build_program(spec, plan), plan), measured(spec, plan).memory
+    for field in EQUAL:
+        assert getattr(predicted, field) == getattr(real, field), field
+    near = pytest.approx
+    tolerance = PEAK_TOLERANCE * real.peak_allocated_bytes
+    assert predicted.peak_allocated_bytes == near(real.peak_allocated_bytes, abs=tolerance)
+    assert predicted.peak_at == real.peak_at
+    assert predicted.at_peak == near(real.at_peak, abs=tolerance)
+    assert sum(real.at_peak.values()) == real.peak_allocated_bytes
+    assert sum(predicted.at_peak.values()) == predicted.peak_allocated_bytes
+    lines = [list(joined(memory.timeline)) for memory in (predicted, real)]
+    assert [point[:2] for point in lines[0]] == [point[:2] for point in lines[1]]
+    assert [point[2] for point in lines[0]] == near([point[2] for point in lines[1]], abs=tolerance)
+
+
+SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "top-2 of 8 experts": ({}, {}),
+    "one expert": ({"blocks": [blocks(moe(experts=1, top_k=1))]}, {}),
+    "top-8 of 64 experts": ({"blocks": [blocks(moe(experts=64, top_k=8, expert_width=16))]}, {}),
+    "top-4 of 4 experts, weights not normalised": ({"blocks": [blocks(moe(experts=4, top_k=4, normalise_weights=False))]}, {}),
+    "multi-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=1))]}, {}),
+    "grouped-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=2, head_width=32))]}, {}),
+    "norm over each head": ({"blocks": [blocks(moe(), attention(kv_heads=2, qk_norm="head"))]}, {}),
+    "norm over all heads": ({"blocks": [blocks(moe(), attention(qk_norm="width"))]}, {"implementation": {"norm": "eager"}}),
+    "untied head": ({"tied_embeddings": False}, {}),
+    "two micro-batches": ({}, {"global_batch": 4}),
+    "three micro-batches, untied, for-loop AdamW": ({"tied_embeddings": False}, {"global_batch": 6, "implementation": {"optimizer": "for-loop"}}),
+    "for-loop AdamW": ({}, {"implementation": {"optimizer": "for-loop"}}),
+    "experts in a loop": ({}, {"implementation": {"experts": "loop"}}),
+    "experts in a loop, two micro-batches": ({}, {"global_batch": 4, "implementation": {"experts": "loop"}}),
+    "eager norm": ({}, {"implementation": {"norm": "eager"}}),
+    "eager SwiGLU": ({}, {"implementation": {"swiglu": "eager"}}),
+    "everything eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}}),
+    "dense": ({"blocks": [blocks({"kind": "dense", "hidden_width": 96})]}, {}),
+    "dense, eager SwiGLU, untied": (
+        {"blocks": [blocks({"kind": "dense", "hidden_width": 96})], "tied_embeddings": False},
+        {"implementation": {"swiglu": "eager"}},
+    ),
+    "dense blocks, then experts with another head width": (
+        {"blocks": [blocks({"kind": "dense", "hidden_width": 96}, count=1), blocks(moe(experts=16), attention(heads=2, kv_heads=2, head_width=32))]},
+        {"implementation": {"optimizer": "for-loop"}},
+    ),
+    "no auxiliary losses": ({"load_balancing_loss": 0.0, "router_z_loss": 0.0}, {}),
+    "load-balancing loss alone": ({"router_z_loss": 0.0}, {}),
+    "z-loss alone, no clipping": ({"load_balancing_loss": 0.0}, {"gradient_clipping": None}),
+    "one long sequence": ({}, {"micro_batch": 1, "sequence": 128}),
+    "many short sequences": ({}, {"micro_batch": 32, "sequence": 8}),
+    "one layer": ({"blocks": [blocks(moe(), count=1)]}, {}),
+}
+
+PEAKS: dict[str, tuple[dict[str, object], dict[str, object], tuple[Phase, Component]]] = {
+    "cross-entropy": ({"vocabulary": 2048}, {"micro_batch": 8}, (Phase.BACKWARD, Component.CROSS_ENTROPY)),
+    "an expert's backward": ({"vocabulary": 64, "blocks": [blocks(moe(top_k=4, expert_width=16))]}, {"micro_batch": 8}, (Phase.BACKWARD, Component.EXPERTS)),
+    "a tied embedding's gradient": ({"vocabulary": 4096}, {"micro_batch": 1, "sequence": 8}, (Phase.BACKWARD, Component.EMBEDDING)),
+    "for-loop AdamW": (
+        {"blocks": [blocks(moe(expert_width=256))]},
+        {"micro_batch": 1, "sequence": 8, "implementation": {"optimizer": "for-loop"}},
+        (Phase.OPTIMIZER, Component.OPTIMIZER),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_predicted_and_measured_ledgers_are_equal(name: str) -> None:
+    assert_equal_ledgers(*resolved(*SHAPES[name]))
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
+    model, plan, where = PEAKS[name]
+    spec, resolved_plan = resolved(model, plan)
+    at = step_memory(build_program(spec, resolved_plan), resolved_plan).peak_at
+    assert (at.phase, at.component) == where
+    assert_equal_ledgers(spec, resolved_plan)
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
+    """Small models and plans over everything that a plan implements."""
+    kv_heads = draw(st.sampled_from([1, 2, 4]))
+    mixer = attention(
+        heads=kv_heads * draw(st.sampled_from([1, 2, 3])), kv_heads=kv_heads, head_width=draw(st.sampled_from([4, 8, 16])),
+        qk_norm=draw(st.sampled_from(["none", "head", "width"])),
+    )  # fmt: skip
+    experts = draw(st.integers(1, 64))
+    mixture = moe(
+        experts=experts, top_k=draw(st.integers(1, min(experts, 8))), expert_width=4 * draw(st.integers(2, 32)), normalise_weights=draw(st.booleans())
+    )
+    dense = {"kind": "dense", "hidden_width": draw(st.integers(8, 200))}
+    groups = draw(st.lists(st.sampled_from([mixture, dense]), min_size=1, max_size=2))
+    model = {
+        "width": 4 * draw(st.integers(8, 32)),
+        "vocabulary": draw(st.integers(300, 2000)),
+        "tied_embeddings": draw(st.booleans()),
+        "load_balancing_loss": draw(st.sampled_from([0.0, 0.01])),
+        "router_z_loss": draw(st.sampled_from([0.0, 0.001])),
+        "blocks": [blocks(group, mixer, draw(st.integers(1, 3))) for group in groups],
+    }
+    micro_batch = draw(st.integers(1, 8))
+    plan = {
+        "sequence": draw(st.integers(8, 128)),
+        "micro_batch": micro_batch,
+        "global_batch": micro_batch * draw(st.integers(1, 2)),
+        "gradient_clipping": draw(st.sampled_from([None, 1.0])),
+        "implementation": {
+            "norm": draw(st.sampled_from(["eager", "recompute"])),
+            "swiglu": draw(st.sampled_from(["eager", "recompute"])),
+            "experts": draw(st.sampled_from(["grouped", "loop"])),
+            "optimizer": draw(st.sampled_from(["fused", "for-loop"])),
+        },
+    }
+    return resolved(model, plan)
+
+
+@given(shapes())
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_ledgers_are_equal_for_drawn_shapes(shape: tuple[ModelSpec, Plan]) -> None:
+    assert_equal_ledgers(*shape)

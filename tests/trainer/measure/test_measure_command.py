@@ -1,0 +1,77 @@
+"""The real command line of ``measure``."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator.records.step_report import StepReport
+
+SMALL = ["--set", "model.blocks.0.count=1", "--set", "plan.micro_batch=2", "--set", "plan.sequence=32", "--repeats", "2", "--threads", "1"]
+
+
+def measure(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "trainer", "measure", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_table_is_printed_and_the_report_written(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    result = measure("--model", "tiny-moe", *SMALL, "--seed", "3", "--check-allocator", "-o", str(file))
+    assert result.returncode == 0, result.stderr
+    report = StepReport.model_validate(json.loads(file.read_text()))
+    assert f"{report.memory.peak_allocated_bytes:,}" in result.stdout
+    assert "temporaries" in result.stdout
+    assert "allocator check" in " ".join(report.provenance.notes)
+    assert "tokens: uniform random, seed 3" in report.provenance.notes
+    assert report.kind == "measured"
+    assert report.plan["micro_batch"] == 2
+    assert report.provenance.threads == 1
+    assert len(report.time.repeats_s) == 2
+    assert {"plan.ranks"} <= {default.field for default in report.defaults}
+
+
+def test_json_is_one_document_on_stdout_with_tokens_of_real_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("In the beginning God created the heaven and the earth.\n" * 200)
+    data = tmp_path / "data.yaml"
+    data.write_text(f"sources: [{{kind: text-files, paths: [{text}]}}]\n")
+    result = measure("--model", "tiny-moe", *SMALL, "--data", str(data), "--set", "data.tokenizer=bytes", "--device", "cpu", "--json")
+    assert result.returncode == 0, result.stderr
+    report = StepReport.model_validate(json.loads(result.stdout))
+    assert report.provenance.notes[0] == f"tokens: data {data}, seed 0"
+
+
+def test_a_plan_file_is_taken(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("sequence: 16\nmicro_batch: 1\nimplementation: {experts: loop}\n")
+    result = measure("--model", "tiny-moe", "--plan", str(plan), "--set", "model.blocks.0.count=1", "--repeats", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["plan"]["implementation"]["experts"] == "loop"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "tiny-mo"], "did you mean 'tiny-moe'"),
+        (["--model", "tiny-moe", "--set", "plan.ranks=2"], "plan.ranks (2)"),
+        (["--model", "tiny-moe", "--set", "model.widht=8"], "did you mean 'width'"),
+        (["--model", "tiny-moe", "--set", "data.tokenizer=bytes"], "no --data was given"),
+        (["--model", "tiny-moe", "--data", "simple-corpse"], "did you mean 'simple-corpus'"),
+        (["--model", "tiny-moe", "--set", "model.vocabulary=200", "--data", "simple-corpus"], "vocabulary"),
+        (["--model", "tiny-moe", "--device", "tpu"], "device"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(arguments: list[str], told: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    result = measure(*arguments, "-o", str(file))
+    assert result.returncode == 2
+    assert told in result.stderr
+    assert [line for line in result.stderr.splitlines() if "error" in line.lower()] == [result.stderr.strip().splitlines()[-1]]
+    assert "Traceback" not in result.stderr
+    assert not file.exists()
+
+
+def test_help_has_an_example() -> None:
+    assert "python -m trainer measure --model tiny-moe" in measure("--help").stdout

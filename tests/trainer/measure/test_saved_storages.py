@@ -1,0 +1,161 @@
+"""What autograd really keeps of every kernel against what its lowering declares, storage by storage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from simulator.components import Component
+from simulator.program.graph import Graph, ItemKind, Value
+from simulator.program.lowerings.experts import EXPERT_LOWERINGS
+from simulator.program.lowerings.norm import NORM_LOWERINGS
+from simulator.program.lowerings.registry import lowerings
+from simulator.program.lowerings.swiglu import SWIGLU_LOWERINGS
+from simulator.program.sizes import ONE, B, C, D, E, G, H, J, K, S, T, V
+from simulator.program.sizes import F as HIDDEN
+from simulator.program.tape import Forward
+from simulator.specs import Implementation
+from trainer.kernels.grouped_linear import GROUPED_LINEARS
+from trainer.kernels.norm import NORMS
+from trainer.kernels.permutation import Order, combine, permute
+from trainer.kernels.rope import rope
+from trainer.kernels.swiglu import SWIGLUS
+from trainer.model.linear import Linear
+from trainer.model.router import load_balancing_loss, router_z_loss
+
+NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "E": 4, "K": 2, "F": 24, "V": 32}
+ROWS = T * K
+COMPUTE, MASTER, FP32, INT32, INT64 = ItemKind.COMPUTE, ItemKind.MASTER, ItemKind.FP32, ItemKind.INT32, ItemKind.INT64
+DTYPES = {ItemKind.FP32: torch.float32, ItemKind.BF16: torch.bfloat16, ItemKind.INT32: torch.int32, ItemKind.INT64: torch.int64}
+
+
+PLAIN = Implementation()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One step of a layer: name of its lowering, inputs and outputs as (shape, type), and the trainer's function of the inputs."""
+
+    operation: str
+    inputs: tuple
+    outputs: tuple
+    function: Callable[..., object]
+    implementation: Implementation = PLAIN
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    layer = Linear(x.shape[1], weight.shape[0])
+    layer.weight = torch.nn.Parameter(weight)
+    return layer(x)
+
+
+def order_of(token: Tensor) -> Order:
+    return Order(token, token, token)
+
+
+def norm(name: str) -> Kernel:
+    return Kernel("norm", (((T, D), COMPUTE), ((D,), MASTER)), (((T, D), COMPUTE),), lambda x, w: NORMS[name](x, w, 1e-5), Implementation(norm=name))
+
+
+def swiglu(name: str, *, weighted: bool) -> Kernel:
+    inputs = (((ROWS, HIDDEN), COMPUTE), ((ROWS, HIDDEN), COMPUTE), *([((ROWS, ONE), FP32)] if weighted else []))
+    return Kernel("swiglu", inputs, (((ROWS, HIDDEN), COMPUTE),), lambda gate, up, weight=None: SWIGLUS[name](gate, up, weight), Implementation(swiglu=name))
+
+
+def experts(name: str) -> Kernel:
+    def function(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        return GROUPED_LINEARS[name](x, weight.to(x.dtype), ends)
+
+    inputs = (((ROWS, D), COMPUTE), ((E, D, HIDDEN), MASTER), ((E,), INT32))
+    return Kernel("experts_linear", inputs, (((ROWS, HIDDEN), COMPUTE),), function, Implementation(experts=name))
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)), is_causal=True, enable_gqa=True)
+
+
+KERNELS = {
+    **{f"{name} norm": norm(name) for name in NORMS},
+    **{f"{name} SwiGLU": swiglu(name, weighted=False) for name in SWIGLUS},
+    **{f"{name} SwiGLU of weighted rows": swiglu(name, weighted=True) for name in SWIGLUS},
+    **{f"{name} experts": experts(name) for name in GROUPED_LINEARS},
+    "linear": Kernel("linear", (((T, D), COMPUTE), ((HIDDEN, D), MASTER)), (((T, HIDDEN), COMPUTE),), linear),
+    "rotary positions": Kernel("rope", (((B, S, H, C), COMPUTE), ((S, J), FP32), ((S, J), FP32)), (((B, S, H, C), COMPUTE),), rope),
+    "attention": Kernel("attention", (((B, S, H, C), COMPUTE), ((B, S, G, C), COMPUTE), ((B, S, G, C), COMPUTE)), (((B, S, H, C), COMPUTE),), attention),
+    "residual addition": Kernel("add", (((T, D), COMPUTE), ((T, D), COMPUTE)), (((T, D), COMPUTE),), torch.add),
+    "embedding": Kernel("embedding", (((T,), INT64), ((V, D), MASTER)), (((T, D), COMPUTE),), F.embedding),
+    "router logits": Kernel("router_logits", (((T, D), COMPUTE), ((E, D), MASTER)), (((T, E), FP32),), lambda x, w: F.linear(x.float(), w.float())),
+    "softmax": Kernel("softmax", (((T, E), FP32),), (((T, E), FP32),), lambda logits: logits.softmax(-1)),
+    "top-k": Kernel("topk", (((T, E), FP32),), (((T, K), FP32), ((T, K), INT64)), lambda x: x.topk(2)),
+    "normalised weights": Kernel("normalise", (((T, K), FP32),), (((T, K), FP32),), lambda x: x / x.sum(-1, keepdim=True)),
+    "load-balancing loss": Kernel("load_balancing_loss", (((T, E), FP32), ((E,), INT64)), (((ONE,), FP32),), load_balancing_loss),
+    "router z-loss": Kernel("router_z_loss", (((T, E), FP32),), (((ONE,), FP32),), router_z_loss),
+    "permutation": Kernel("permute", (((T, D), COMPUTE), ((ROWS,), INT64)), (((ROWS, D), COMPUTE),), lambda x, token: permute(x, order_of(token))),
+    "combine": Kernel("combine", (((ROWS, D), COMPUTE), ((ROWS,), INT64)), (((T, D), COMPUTE),), lambda rows, token: combine(rows, order_of(token), 10)),
+    "cross-entropy": Kernel(
+        "cross_entropy", (((T, V), COMPUTE), ((T,), INT64)), (((ONE,), FP32),), lambda x, labels: F.nll_loss(F.log_softmax(x.float(), -1), labels)
+    ),
+}
+
+
+def declared_bytes(kernel: Kernel, precision: str) -> tuple[list[int], list[Value]]:
+    graph = Graph("kernel")
+    inputs = tuple(
+        graph.parameter(f"input {index}", shape, Component.HEAD) if item is MASTER else graph.input(f"input {index}", shape, item)
+        for index, (shape, item) in enumerate(kernel.inputs)
+    )
+    graph.add(kernel.operation, Component.HEAD, inputs, *((f"output {index}", *output) for index, output in enumerate(kernel.outputs)))
+    graph.resolve(precision)
+    tape = Forward()
+    lowerings(kernel.implementation)[kernel.operation](tape, graph.nodes[0])
+    saved = {value.storage for node in tape.autograd for value in node.saves}
+    return sorted(round(value.bytes.at(NUMBERS)) for value in saved), list(inputs)
+
+
+def kept_bytes(function: Callable[..., object], inputs: list[Tensor]) -> list[int]:
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(*inputs)
+    return sorted(storage.nbytes() for storage in storages.values())
+
+
+def tensor_for(value: Value, generator: torch.Generator) -> Tensor:
+    shape = [round(size.at(NUMBERS)) for size in value.shape]
+    if value.item is INT32:
+        return torch.arange(1, shape[0] + 1, dtype=torch.int32) * 5
+    if value.item is INT64:
+        return torch.randint(4, shape, generator=generator)
+    return torch.rand(shape, generator=generator).to(DTYPES[value.item]).requires_grad_()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed", "bf16"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_keeps_what_its_lowering_declares(name: str, precision: str) -> None:
+    expected, values = declared_bytes(KERNELS[name], precision)
+    generator = torch.Generator().manual_seed(0)
+    tensors = [tensor_for(value, generator) for value in values]
+    if name == "rotary positions":
+        tensors[1:] = [table.detach() for table in tensors[1:]]
+    assert kept_bytes(KERNELS[name].function, tensors) == expected
+
+
+def test_kernels_and_lowerings_go_by_the_same_names() -> None:
+    assert set(NORMS) == set(NORM_LOWERINGS)
+    assert set(SWIGLUS) == set(SWIGLU_LOWERINGS)
+    assert set(GROUPED_LINEARS) == set(EXPERT_LOWERINGS)
+
+
+def test_every_lowering_but_those_without_gradient_is_compared() -> None:
+    without_gradient = {"count", "order"}
+    whole_model = {"total_loss"}
+    assert {kernel.operation for kernel in KERNELS.values()} == set(lowerings(PLAIN)) - without_gradient - whole_model
