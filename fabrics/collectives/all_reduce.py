@@ -3,8 +3,8 @@
 import numpy as np
 
 from fabrics.collectives.rings import ring_phase
-from fabrics.collectives.schedule import Group, Phase, Schedule, rings_of
-from fabrics.collectives.trees import reduce_and_return
+from fabrics.collectives.schedule import Group, Phase, Schedule, latency_only, phase, rings_of
+from fabrics.collectives.trees import depth, double_tree, reduce_and_return
 
 
 def ring(group: Group) -> Schedule:
@@ -37,3 +37,16 @@ def nvls(group: Group) -> Schedule | None:
     if len(np.unique(group.domains)) > 1:
         return None
     return [Phase(group.ranks, np.roll(group.ranks, -1), np.full(group.size, 1 + 1 / group.size), steps=1.0)]
+
+
+def nvls_tree(group: Group) -> Schedule | None:
+    """Sums in the NVLink switch inside nodes, double trees between the ranks of a rail, pipelined."""
+    rows = group.two_levels
+    if rows is None:
+        return None
+    n, k = rows.shape
+    inside = rings_of(rows, 1 + 1 / k, steps=1)
+    edges = [(int(rail[child]), int(rail[parent])) for rail in rows.T for tree in double_tree(n) for child, parent in tree]
+    between = phase(edges + [(parent, child) for child, parent in edges], 1 / (2 * k), steps=0)
+    both = Phase(np.r_[inside.src, between.src], np.r_[inside.dst, between.dst], np.r_[inside.share, between.share], steps=0)
+    return [both, latency_only(list(zip(inside.src.tolist(), inside.dst.tolist(), strict=True)), steps=1), latency_only(edges, steps=2 * depth(n))]

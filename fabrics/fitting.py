@@ -1,0 +1,172 @@
+"""Link profiles from measured collectives: overhead and efficiency per link kind, piecewise in size.
+
+How often a schedule pays each overhead, and how many bytes per byte of message its hottest link of each kind carries, is asked of the pricing itself
+(``Shape``); what is fitted are the seconds and the shares. Alternate sizes are fitted, the others are for the score.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from fabrics.collectives import IN_SWITCH
+from fabrics.cost import Placement, price
+from fabrics.graph import Fabric
+from fabrics.loading import build
+from fabrics.network import FloatArray
+from fabrics.spec import ByLinkKind, Constant, LinkProfile, Protocol
+
+FAINT = 1e-9
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Times of one collective on one fabric and placement, by size, both ascending in size."""
+
+    fabric: Fabric
+    collective: str
+    placement: Placement
+    bytes: FloatArray
+    time_s: FloatArray
+    algorithms: tuple[str, ...] = ("auto",)
+
+    def alternate(self, first: int) -> "Measured":
+        """Every other size, from index 0 or 1."""
+        return Measured(self.fabric, self.collective, self.placement, self.bytes[first::2], self.time_s[first::2], self.algorithms)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An algorithm on a placement: time = wire_s + overheads . steps + max over kinds of hot / efficiency x bytes."""
+
+    wire_s: float
+    steps: FloatArray
+    hot_s_per_byte: FloatArray
+
+    def time_s(self, overhead_s: FloatArray, efficiency: FloatArray, bytes_: FloatArray) -> FloatArray:
+        """Time under given constants (one per link kind)."""
+        return np.asarray(self.wire_s + self.steps @ overhead_s + (self.hot_s_per_byte / efficiency).max() * bytes_)
+
+
+def shapes(measured: Measured) -> list[Shape]:
+    """The shapes of the algorithms that may run."""
+    kinds = measured.fabric.kinds
+    found = []
+    for algorithm in measured.algorithms:
+
+        def line(overhead: list[float], efficiency: list[float], name: str = algorithm) -> tuple[float, float]:
+            protocol = _protocol(kinds, 0.0, overhead, efficiency, "probe", name)
+            spec = measured.fabric.spec.model_copy(update={"link_profile": LinkProfile(name="probe", protocols={"probe": protocol})})
+            best = price(build(spec), measured.collective, measured.placement, algorithm=name).lines[0]
+            return best.latency_s, best.s_per_byte
+
+        wire_s, _ = line([0.0] * len(kinds), [1.0] * len(kinds))
+        # A path over several kinds pays the dearest: kinds are taken from the dearest (network) to the cheapest.
+        steps, hot = np.zeros(len(kinds)), np.zeros(len(kinds))
+        order = sorted(range(len(kinds)), key=lambda i: kinds[i] != "network")
+        counted, probe = 0.0, [0.0] * len(kinds)
+        for i in order:
+            probe[i] = 1.0
+            total = line(probe, [1.0] * len(kinds))[0] - wire_s
+            steps[i], counted = total - counted, total
+            hot[i] = line([0.0] * len(kinds), [FAINT if k == i else 1.0 for k in range(len(kinds))])[1] * FAINT
+        found.append(Shape(wire_s, steps, hot))
+    return found
+
+
+def fit_lines(bytes_: FloatArray, time_s: FloatArray, most: int = 3) -> list[tuple[float, float]]:
+    """Up to ``most`` lines (seconds, seconds per byte), not negative, whose least value follows the times; relative errors, all segmentations tried."""
+    from scipy.optimize import nnls
+
+    def line(part: slice) -> tuple[float, float]:
+        weights = 1 / time_s[part]
+        scale = bytes_[part].max()
+        (latency, slope), _ = nnls(np.c_[weights, bytes_[part] / scale * weights], np.ones(len(weights)))
+        return float(latency), float(slope / scale)
+
+    best: tuple[float, list[tuple[float, float]]] = (np.inf, [])
+    for count in range(1, most + 1):
+        for cuts in combinations(range(2, len(bytes_) - 1), count - 1):
+            edges = [0, *cuts, len(bytes_)]
+            if min(np.diff(edges)) < 2:
+                continue
+            lines = [line(slice(low, high)) for low, high in pairwise(edges)]
+            error = float(np.abs(np.log(_least(lines, bytes_) / time_s)).mean())
+            if error < best[0] - 1e-3:
+                best = (error, lines)
+    return best[1]
+
+
+def _least(lines: list[tuple[float, float]], bytes_: FloatArray) -> FloatArray:
+    return np.asarray(np.min([latency + slope * bytes_ for latency, slope in lines], axis=0))
+
+
+def fit_operation(measured: Measured, cite: str) -> dict[str, Protocol]:
+    """Protocols of one collective measured on one small group: each line's constant becomes ``base_s``, its slope the efficiency."""
+    (shape,) = shapes(measured)
+    ideal = float(shape.hot_s_per_byte.max())
+    kinds = measured.fabric.kinds
+    protocols = {}
+    for i, (latency, slope) in enumerate(fit_lines(measured.bytes, measured.time_s)):
+        efficiency = min(1.0, ideal / slope) if slope > 0 else 1.0
+        protocols[f"fitted{i}"] = _protocol(kinds, latency, [0.0] * len(kinds), [efficiency] * len(kinds), cite)
+    return protocols
+
+
+def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> LinkProfile:
+    """One set of constants for all measurements of a source: per protocol an overhead and an efficiency per link kind, by least squares on log time."""
+    from scipy.optimize import least_squares
+
+    kinds = measured[0].fabric.kinds
+    known = [shapes(part) for part in measured]
+    target = np.log(np.concatenate([part.time_s for part in measured]))
+    n = len(kinds)
+
+    def unpack(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        table = theta.reshape(pieces, 2 * n)
+        return np.exp(table[:, :n]), 1 / (1 + np.exp(-table[:, n:]))
+
+    def residuals(theta: FloatArray) -> FloatArray:
+        overhead_s, efficiency = unpack(theta)
+        return np.asarray(
+            np.log(np.concatenate([_predict(shape, overhead_s, efficiency, part.bytes) for shape, part in zip(known, measured, strict=True)])) - target
+        )
+
+    starts = []
+    for low, high in ((1e-6, 1e-5), (3e-6, 1e-4), (1e-5, 1e-3)):
+        rows = [[*np.log([start] * n), *[level] * n] for start, level in zip(np.geomspace(low, high, pieces), np.linspace(-2.5, 2.5, pieces), strict=True)]
+        starts.append(np.array(rows).ravel())
+    found = min((least_squares(residuals, start, loss="soft_l1", f_scale=0.1) for start in starts), key=lambda result: float(result.cost))
+    overhead_s, efficiency = unpack(found.x)
+    protocols = {f"fitted{i}": _protocol(kinds, 0.0, overhead_s[i].tolist(), efficiency[i].tolist(), cite) for i in range(pieces)}
+    return LinkProfile(name="fitted", protocols=protocols)
+
+
+def _predict(known: list[Shape], overhead_s: FloatArray, efficiency: FloatArray, bytes_: FloatArray) -> FloatArray:
+    return np.asarray(np.min([shape.time_s(overhead_s[i], efficiency[i], bytes_) for shape in known for i in range(len(overhead_s))], axis=0))
+
+
+def predicted_s(measured: Measured, profile: LinkProfile) -> FloatArray:
+    """What pricing says for the measured sizes under a profile."""
+    fabric = build(measured.fabric.spec.model_copy(update={"link_profile": profile}))
+    costs = [price(fabric, measured.collective, measured.placement, algorithm=name).cost(measured.bytes).time_s for name in measured.algorithms]
+    return np.asarray(np.min(costs, axis=0))
+
+
+def errors(measured: Measured, profile: LinkProfile) -> FloatArray:
+    """Relative errors of the prediction, signed."""
+    return predicted_s(measured, profile) / measured.time_s - 1
+
+
+def _protocol(kinds: list[str], base_s: float, overhead_s: list[float], efficiency: list[float], cite: str, algorithm: str = "auto") -> Protocol:
+    def table(values: list[float]) -> ByLinkKind:
+        return {kind: Constant(value=float(f"{value:.4g}"), source="fitted", cite=cite) for kind, value in zip(kinds, values, strict=True)}
+
+    return Protocol(
+        algorithms=(algorithm,) if algorithm in IN_SWITCH else (),
+        base_s=Constant(value=float(f"{base_s:.4g}"), source="fitted", cite=cite),
+        overhead_s=table(overhead_s),
+        gap_s=table([0.0] * len(kinds)),
+        efficiency=table(efficiency),
+    )
