@@ -25,7 +25,7 @@ def lower_rope(tape: Forward, node: Node) -> None:
 
 
 def _turn(tape: Tape, x: Value, cosine: Value, sine: Value, out: Value, new: Callable[[str, ItemKind], Value]) -> None:
-    turned = out
+    turned, given = out, x
     if x.item != ItemKind.FP32:
         wide, turned = new("wide", ItemKind.FP32), new("turned", ItemKind.FP32)
         tape.emit("_to_copy", POINTWISE, (x,), (wide,))
@@ -35,7 +35,8 @@ def _turn(tape: Tape, x: Value, cosine: Value, sine: Value, out: Value, new: Cal
     for name, table in (("mul", cosine), ("addcmul_", sine), ("mul", cosine), ("addcmul_", sine)):
         tape.emit(name, POINTWISE, (x.viewed(half), table), (turned.viewed(half),))
     if turned is not out:
-        tape.emit("_to_copy", POINTWISE, (turned,), (out,))
+        # x and its wide copy have a name until the rotation returns.
+        tape.emit("_to_copy", POINTWISE, (turned, x, given), (out,), traffic=(turned, out))
 
 
 def lower_attention(tape: Forward, node: Node) -> None:
