@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simulator.components import Component, Phase
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
-from simulator.records.step_report import TimelinePoint
+from simulator.records.step_report import Memory, TimelinePoint
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from trainer.measure.memory import MemoryPass, measure_memory
 from trainer.measure.subject import build_subject, random_micro_batches
@@ -61,19 +61,24 @@ def joined(points: Iterable[TimelinePoint]) -> Iterator[tuple[Phase, Component, 
 
 
 def assert_equal_ledgers(spec: ModelSpec, plan: Plan) -> None:
+    predicted, real = assert_equal_categories(spec, plan)
+    lines = [list(joined(memory.timeline)) for memory in (predicted, real)]
+    assert [point[:2] for point in lines[0]] == [point[:2] for point in lines[1]]
+    tolerance = PEAK_TOLERANCE * real.peak_allocated_bytes
+    assert [point[2] for point in lines[0]] == pytest.approx([point[2] for point in lines[1]], abs=tolerance)
+
+
+def assert_equal_categories(spec: ModelSpec, plan: Plan) -> tuple[Memory, Memory]:
     predicted, real = step_memory(build_program(spec, plan), plan), measured(spec, plan).memory
     for field in EQUAL:
         assert getattr(predicted, field) == getattr(real, field), field
-    near = pytest.approx
     tolerance = PEAK_TOLERANCE * real.peak_allocated_bytes
-    assert predicted.peak_allocated_bytes == near(real.peak_allocated_bytes, abs=tolerance)
+    assert predicted.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, abs=tolerance)
     assert predicted.peak_at == real.peak_at
-    assert predicted.at_peak == near(real.at_peak, abs=tolerance)
+    assert predicted.at_peak == pytest.approx(real.at_peak, abs=tolerance)
     assert sum(real.at_peak.values()) == real.peak_allocated_bytes
     assert sum(predicted.at_peak.values()) == predicted.peak_allocated_bytes
-    lines = [list(joined(memory.timeline)) for memory in (predicted, real)]
-    assert [point[:2] for point in lines[0]] == [point[:2] for point in lines[1]]
-    assert [point[2] for point in lines[0]] == near([point[2] for point in lines[1]], abs=tolerance)
+    return predicted, real
 
 
 SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
@@ -135,6 +140,12 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
     at = step_memory(build_program(spec, resolved_plan), resolved_plan).peak_at
     assert (at.phase, at.component) == where
     assert_equal_ledgers(spec, resolved_plan)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
+def test_categories_and_peak_are_equal_in_16_bits(precision: str) -> None:
+    spec, plan = resolved({}, {"precision": precision})
+    assert_equal_categories(spec, plan)
 
 
 @st.composite
