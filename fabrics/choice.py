@@ -1,6 +1,6 @@
 """NCCL's choice of algorithm and protocol for a group on a fabric: its tuning model fed with what the graph offers."""
 
-import numpy as np
+from collections import Counter
 
 from fabrics import nccl
 from fabrics.collectives.schedule import Group
@@ -15,7 +15,7 @@ def job(fabric: Fabric, group: Group) -> nccl.Job:
     """The group as NCCL's tuning model sees it, at the rates that the link profile's Simple protocol reaches."""
     profile = fabric.spec.link_profile
     simple = profile.protocols.get("Simple") or next(iter(profile.protocols.values()))
-    nodes, counts = np.unique(group.domains, return_counts=True)
+    ranks_of_node = Counter(group.domains.tolist())
     first = fabric.endpoints[int(group.ranks[0])]
     inside, outside = 0.0, 0.0
     for _, _, data in fabric.graph.out_edges(first, data=True):
@@ -24,10 +24,10 @@ def job(fabric: Fabric, group: Group) -> nccl.Job:
             inside += rate
         else:
             outside += rate
-    per_node = int(counts.max())
+    per_node = max(ranks_of_node.values())
     generation = next((name for name in nccl.GENERATIONS if name in profile.name), "hopper")
     inter = outside * per_node
-    return nccl.Job(len(nodes), per_node, inside or inter, inter, generation=generation)
+    return nccl.Job(len(ranks_of_node), per_node, inside or inter, inter, generation=generation)
 
 
 def chosen(fabric: Fabric, collective: str, group: Group, candidates: list[tuple[str, str]], sizes: list[float]) -> list[int]:

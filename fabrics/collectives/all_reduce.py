@@ -34,7 +34,7 @@ def nvls(group: Group) -> Schedule | None:
 
     (1 + 1/p) of the buffer over every link in each direction, in two steps. Written as flows to the next rank, which load the same links.
     """
-    if len(np.unique(group.domains)) > 1:
+    if len(set(group.domains.tolist())) > 1:
         return None
     return [Phase(group.ranks, np.roll(group.ranks, -1), np.full(group.size, 1 + 1 / group.size), steps=1.0)]
 

@@ -21,7 +21,7 @@ _ROLES = tuple(Role)
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sizes:
     """Many symbolic sizes, evaluated at once."""
 
@@ -44,7 +44,7 @@ class Sizes:
         return np.rint(result)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ledger:
     """Beginnings and ends of storages over a run of operations, compiled."""
 
@@ -75,7 +75,7 @@ def ledger(operations: tuple[Operation, ...]) -> Ledger:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A ledger in numbers. ``live``: bytes right after each operation allocated, above the beginning of the run."""
 

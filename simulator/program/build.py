@@ -23,7 +23,7 @@ from simulator.specs import DenseFeedForward, Implementation, ModelSpec, MoeFeed
 from simulator.specs.model import BlockGroup
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segment:
     """Operations of one stretch of the model.
 

@@ -30,7 +30,7 @@ PRECISIONS = {
 """What a plan's precision computes in, and what it keeps parameters and states in."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Value:
     """One storage, or a view of one (``base``), which has no bytes of its own.
 

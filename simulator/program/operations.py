@@ -27,7 +27,7 @@ class Exchange:
     asynchronous: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Operation:
     """``launches`` calls of one kernel.
 

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 _KINDS = tuple(Kind)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Work:
     """FLOPs, traffic and launches of a run of operations, compiled from their symbolic sizes."""
 
@@ -30,7 +30,7 @@ class Work:
     """Whether the operation's inputs are of a 16-bit type."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cost:
     """Numbers of a run of operations, one entry each.
 

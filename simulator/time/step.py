@@ -18,7 +18,7 @@ from simulator.time.communication import Network
 from simulator.time.kernels import Cost, cost
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Priced:
     """A run of operations with its costs. ``pieces``: what it does to the clocks; ``pieces_alone``: the same on a network that costs nothing."""
 
