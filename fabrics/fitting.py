@@ -38,11 +38,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Shape:
-    """An algorithm on a placement: time = wire_s + overheads . steps + max over kinds of hot / efficiency x bytes."""
+    """An algorithm on a placement: time = wire_s + overheads . steps + max over kinds of hot / efficiency x bytes; one entry per link kind."""
 
+    kinds: tuple[str, ...]
     wire_s: float
     steps: FloatArray
     hot_s_per_byte: FloatArray
+
+    def over(self, kinds: tuple[str, ...]) -> "Shape":
+        """The same over more link kinds, of which it uses some."""
+        steps, hot = np.zeros(len(kinds)), np.zeros(len(kinds))
+        at = [kinds.index(kind) for kind in self.kinds]
+        steps[at], hot[at] = self.steps, self.hot_s_per_byte
+        return Shape(kinds, self.wire_s, steps, hot)
 
     def time_s(self, overhead_s: FloatArray, efficiency: FloatArray, bytes_: FloatArray) -> FloatArray:
         """Time under given constants (one per link kind)."""
@@ -56,7 +64,7 @@ def shapes(measured: Measured) -> list[Shape]:
     for algorithm in measured.algorithms:
 
         def line(overhead: list[float], efficiency: list[float], name: str = algorithm) -> tuple[float, float]:
-            protocol = _protocol(kinds, 0.0, overhead, efficiency, "probe", name)
+            protocol = _protocol(kinds, 0.0, overhead, efficiency, "probe", (name,) if name in IN_SWITCH else ())
             spec = measured.fabric.spec.model_copy(update={"link_profile": LinkProfile(name="probe", protocols={"probe": protocol})})
             best = price(build(spec), measured.collective, measured.placement, algorithm=name).lines[0]
             return best.latency_s, best.s_per_byte
@@ -71,7 +79,7 @@ def shapes(measured: Measured) -> list[Shape]:
             total = line(probe, [1.0] * len(kinds))[0] - wire_s
             steps[i], counted = total - counted, total
             hot[i] = line([0.0] * len(kinds), [FAINT if k == i else 1.0 for k in range(len(kinds))])[1] * FAINT
-        found.append(Shape(wire_s, steps, hot))
+        found.append(Shape(tuple(kinds), wire_s, steps, hot))
     return found
 
 
@@ -118,8 +126,9 @@ def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> Link
     """One set of constants for all measurements of a source: per protocol an overhead and an efficiency per link kind, by least squares on log time."""
     from scipy.optimize import least_squares
 
-    kinds = measured[0].fabric.kinds
-    known = [shapes(part) for part in measured]
+    kinds = tuple(sorted({kind for part in measured for kind in part.fabric.kinds}))
+    known = [[shape.over(kinds) for shape in shapes(part)] for part in measured]
+    in_switch = tuple(sorted({name for part in measured for name in part.algorithms if name in IN_SWITCH}))
     target = np.log(np.concatenate([part.time_s for part in measured]))
     n = len(kinds)
 
@@ -139,7 +148,7 @@ def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> Link
         starts.append(np.array(rows).ravel())
     found = min((least_squares(residuals, start, loss="soft_l1", f_scale=0.1) for start in starts), key=lambda result: float(result.cost))
     overhead_s, efficiency = unpack(found.x)
-    protocols = {f"fitted{i}": _protocol(kinds, 0.0, overhead_s[i].tolist(), efficiency[i].tolist(), cite) for i in range(pieces)}
+    protocols = {f"fitted{i}": _protocol(kinds, 0.0, overhead_s[i].tolist(), efficiency[i].tolist(), cite, in_switch) for i in range(pieces)}
     return LinkProfile(name="fitted", protocols=protocols)
 
 
@@ -159,12 +168,12 @@ def errors(measured: Measured, profile: LinkProfile) -> FloatArray:
     return predicted_s(measured, profile) / measured.time_s - 1
 
 
-def _protocol(kinds: list[str], base_s: float, overhead_s: list[float], efficiency: list[float], cite: str, algorithm: str = "auto") -> Protocol:
+def _protocol(kinds: Sequence[str], base_s: float, overhead_s: list[float], efficiency: list[float], cite: str, algorithms: tuple[str, ...] = ()) -> Protocol:
     def table(values: list[float]) -> ByLinkKind:
         return {kind: Constant(value=float(f"{value:.4g}"), source="fitted", cite=cite) for kind, value in zip(kinds, values, strict=True)}
 
     return Protocol(
-        algorithms=(algorithm,) if algorithm in IN_SWITCH else (),
+        algorithms=algorithms,
         base_s=Constant(value=float(f"{base_s:.4g}"), source="fitted", cite=cite),
         overhead_s=table(overhead_s),
         gap_s=table([0.0] * len(kinds)),
