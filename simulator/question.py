@@ -1,11 +1,12 @@
 """From what the user names on the command line to what ``predict`` takes; every default is recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from configuration.errors import ConfigurationError
 from fabrics.loading import load_fabric
+from fabrics.placement import faults
 from simulator.predict import predict
 from simulator.records.step_report import StepReport
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
@@ -39,15 +40,18 @@ def ask(
     gpus: int | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     measured_ranks: int | None = None,
+    fail: Sequence[str] = (),
+    slow: Sequence[str] = (),
 ) -> Question:
-    """Load and check a configuration. ``settings``: overrides by specification; ``measured_ranks``: ranks of the report to compare with.
+    """Load and check a configuration. ``settings``: overrides by specification; ``measured_ranks``: ranks of the report to compare with;
+    ``fail`` and ``slow``: faults of the fabric as on the command line.
 
     Raises ConfigurationError in one line.
     """
     overrides = settings or {}
     defaults: list[Default] = []
     shapes = load_model(model, overrides.get("model"))
-    graph = load_fabric(fabric, dict(overrides.get("fabric", {})))
+    graph = faults(load_fabric(fabric, dict(overrides.get("fabric", {}))), list(fail), list(slow))
     if device is None:
         device = graph.spec.device
         defaults.append(Default("device", device, f"endpoints of {graph.spec.name}"))

@@ -19,6 +19,8 @@ def explain(
     device: options.Device = None,
     gpus: options.Gpus = None,
     settings: options.Settings = [],  # noqa: B006
+    fail: options.Fail = [],  # noqa: B006
+    slow: options.Slow = [],  # noqa: B006
     json: options.Json = False,
     output: options.Output = None,
 ) -> None:
@@ -29,7 +31,7 @@ def explain(
     from simulator.explanation import explain as explained
     from simulator.explanation import lines
 
-    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS))
+    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), fail=fail, slow=slow)
     if line is None:
         names = lines(question.answer())
         emit({"schema_version": 1, "lines": names}, as_json=json, output=output, show=lambda console: console.print("\n".join(names)))

@@ -21,6 +21,8 @@ def predict(
     device: options.Device = None,
     gpus: options.Gpus = None,
     settings: options.Settings = [],  # noqa: B006
+    fail: options.Fail = [],  # noqa: B006
+    slow: options.Slow = [],  # noqa: B006
     against: Annotated[Optional[Path], typer.Option(help="A measured StepReport to lay beside the prediction.")] = None,  # noqa: UP045
     check: Annotated[Optional[float], typer.Option(min=0, help="With --against: exit with 1 when the peak differs by more than this share.")] = None,  # noqa: UP045
     json: options.Json = False,
@@ -40,7 +42,10 @@ def predict(
 
     measured = load_report(against) if against is not None else None
     ranks = measured.plan.get("ranks") if measured is not None else None
-    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), measured_ranks=ranks if isinstance(ranks, int) else None)
+    question = ask(
+        model, fabric, plan, device, gpus, parse_single(settings, KINDS),
+        measured_ranks=ranks if isinstance(ranks, int) else None, fail=fail, slow=slow,
+    )  # fmt: skip
     report = question.answer()
     comparison = None if measured is None else compare(report, measured)
     document = report.model_dump(mode="json") | ({} if comparison is None else {"comparison": comparison.model_dump(mode="json")})

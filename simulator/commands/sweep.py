@@ -17,6 +17,8 @@ def sweep(
     plan: options.PlanName = None,
     device: options.Device = None,
     gpus: options.Gpus = None,
+    fail: options.Fail = [],  # noqa: B006
+    slow: options.Slow = [],  # noqa: B006
     json: options.Json = False,
     output: options.Output = None,
 ) -> None:
@@ -28,7 +30,7 @@ def sweep(
     rows: list[dict[str, Any]] = []
     for point in points:
         try:
-            report = ask(model, fabric, plan, device, gpus, split_by_kind(point)).answer()
+            report = ask(model, fabric, plan, device, gpus, split_by_kind(point), fail=fail, slow=slow).answer()
         except ConfigurationError as error:
             rows.append({**point, "error": str(error)})
             continue

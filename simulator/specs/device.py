@@ -26,7 +26,8 @@ class Overhead(Constant):
 
 
 class KernelRate(Spec):
-    """How fast kernels of one kind run: seconds = launches × launch overhead + FLOPs / ``flops_per_s`` + traffic / ``bytes_per_s``.
+    """How fast kernels of one kind run: seconds = launches × launch overhead + FLOPs / ``flops_per_s`` + traffic / ``bytes_per_s``,
+    and exponentials / ``exponentials_per_s`` of the device.
 
     The terms add: a kernel of small dimensions is slow because its traffic is large beside its FLOPs, which is how the rate
     depends on size. Kinds without ``flops_per_s`` are priced by their traffic alone.
@@ -34,6 +35,8 @@ class KernelRate(Spec):
 
     bytes_per_s: Constant
     flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
+    backward_flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
+    """Where the backward pass runs other kernels: attention."""
     launch_overhead_s: Overhead | None = None
     """Where it differs from the device's own."""
 
@@ -57,6 +60,8 @@ class DeviceSpec(Spec):
     peak_flops_per_s: Annotated[dict[Literal["fp32", "bf16"], Constant], Field(default_factory=dict)]
     launch_overhead_s: Overhead
     host_overhead_s: Overhead
+    exponentials_per_s: Constant | None = None
+    """Elements that kernels raise e to (softmax, SiLU) take this time beside that of their traffic; None: they take no more."""
     kernels: dict[Kind, KernelRate]
 
     def peak_for(self, precision: str) -> float | None:

@@ -1,12 +1,13 @@
-"""What every operation costs on a device: seconds = launches × overhead + FLOPs / rate + traffic / bandwidth, rates by kind."""
+"""What every operation costs on a device: seconds = launches × overhead + FLOPs / rate + exponentials / rate + traffic / bandwidth."""
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.components import Kind
+from simulator.components import Kind, Phase
 from simulator.memory.profile import Sizes
 from simulator.program.graph import ItemKind
 from simulator.program.operations import Operation
@@ -15,6 +16,10 @@ from simulator.specs.device import PRICED_KINDS, DeviceSpec
 
 Floats = NDArray[np.float64]
 _KINDS = tuple(Kind)
+_ITEMS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+
+EXPONENTIATING = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data", "logsumexp", "exp", "silu", "silu_backward"))
+"""Kernels that raise e to every element of what they read first."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,12 +27,15 @@ class Work:
     """FLOPs, traffic and launches of a run of operations, compiled from their symbolic sizes."""
 
     flops: Sizes
+    exponentials: Sizes
     traffic: Sizes
     traffic_of: NDArray[np.intp]
     launches: Sizes
     kinds: NDArray[np.intp]
-    narrow: NDArray[np.bool_]
-    """Whether the operation's inputs are of a 16-bit type."""
+    narrow: NDArray[np.intp]
+    """1 where the operation's inputs are of a 16-bit type."""
+    backward: NDArray[np.intp]
+    """1 where the operation belongs to the backward pass."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,27 +59,30 @@ def work(operations: tuple[Operation, ...]) -> Work:
     pairs = [(position, value) for position, operation in enumerate(operations) for value in operation.traffic]
     return Work(
         Sizes.of([operation.flops or ZERO for operation in operations]),
+        Sizes.of([operation.reads[0].elements if operation.name in EXPONENTIATING else ZERO for operation in operations]),
         Sizes.of([value.bytes for _, value in pairs]),
         np.array([position for position, _ in pairs], dtype=np.intp),
         Sizes.of([operation.launches for operation in operations]),
         np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
-        np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=bool),
+        np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=np.intp),
+        np.array([operation.phase is Phase.BACKWARD for operation in operations], dtype=np.intp),
     )
 
 
 @lru_cache(maxsize=64)
 def _rates(device: "_ById") -> tuple[Floats, Floats, Floats]:
-    """Seconds per FLOP (kind, narrow), per byte (kind) and per launch (kind); collectives and host reads are not priced here."""
+    """Seconds per FLOP (kind, narrow, backward), per byte (kind) and per launch (kind); collectives and host reads are not priced here."""
     spec = device.spec
-    per_flop, per_byte, per_launch = np.zeros((len(_KINDS), 2)), np.zeros(len(_KINDS)), np.zeros(len(_KINDS))
+    per_flop, per_byte, per_launch = np.zeros((len(_KINDS), 2, 2)), np.zeros(len(_KINDS)), np.zeros(len(_KINDS))
     for kind in PRICED_KINDS:
         rate = spec.kernels[kind]
         row = _KINDS.index(kind)
         per_byte[row] = 1 / rate.bytes_per_s.value
         per_launch[row] = (rate.launch_overhead_s or spec.launch_overhead_s).value
-        for column, item in enumerate(("fp32", "bf16")):
-            constant = rate.flops_per_s.get(item) or next(iter(rate.flops_per_s.values()), None)  # type: ignore[call-overload]
-            per_flop[row, column] = 0.0 if constant is None else 1 / constant.value
+        for column, item in enumerate(_ITEMS):
+            forward = rate.flops_per_s.get(item) or next(iter(rate.flops_per_s.values()), None)
+            backward = rate.backward_flops_per_s.get(item) or forward
+            per_flop[row, column] = [0.0 if constant is None else 1 / constant.value for constant in (forward, backward)]
     return per_flop, per_byte, per_launch
 
 
@@ -97,6 +108,8 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
     launches = compiled.launches.at(bindings)
     moving = traffic * per_byte[compiled.kinds]
-    seconds = launches * per_launch[compiled.kinds] + flops * per_flop[compiled.kinds, compiled.narrow.astype(np.intp)] + moving
+    exponentials = compiled.exponentials.at(bindings) / device.exponentials_per_s.value if device.exponentials_per_s is not None else 0.0
+    arithmetic = flops * per_flop[compiled.kinds, compiled.narrow, compiled.backward]
+    seconds = launches * per_launch[compiled.kinds] + arithmetic + exponentials + moving
     host = np.zeros_like(seconds) if device.host_and_device_are_one else launches * device.host_overhead_s.value
     return Cost(flops, traffic, launches, seconds, moving, host)
