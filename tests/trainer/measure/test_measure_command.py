@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from configuration.command import run
 from simulator.records.step_report import StepReport
+from trainer.cli import app
 
 SMALL = ["--set", "model.blocks.0.count=1", "--set", "plan.micro_batch=2", "--set", "plan.sequence=32", "--repeats", "2", "--threads", "1"]
 
@@ -71,6 +73,16 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(arguments: list[str]
     assert [line for line in result.stderr.splitlines() if "error" in line.lower()] == [result.stderr.strip().splitlines()[-1]]
     assert "Traceback" not in result.stderr
     assert not file.exists()
+
+
+def test_a_missed_allocator_check_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("trainer.measure.report.agrees", lambda tracked, allocator: False)
+    file = tmp_path / "m.json"
+    monkeypatch.setattr(sys, "argv", ["trainer", "measure", "--model", "tiny-moe", *SMALL, "--check-allocator", "-o", str(file)])
+    with pytest.raises(SystemExit) as left:
+        run(app, "trainer")
+    assert left.value.code == 1
+    assert file.exists()
 
 
 def test_help_has_an_example() -> None:

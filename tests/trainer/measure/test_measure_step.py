@@ -1,5 +1,7 @@
 """Time rows, names and the allocator's account of real steps."""
 
+from collections import Counter
+
 import pytest
 
 from simulator.components import Component, Phase
@@ -46,6 +48,21 @@ def test_names_of_components_and_phases_are_the_programs(name: str) -> None:
     report = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report
     assert {(row.phase, row.component) for row in report.time.rows} == names(build_program(*resolved(name)))
     assert {(point.phase, point.component) for point in report.memory.timeline} == names(build_program(*resolved(name)))
+
+
+def launches(program: Program) -> Counter[tuple[Phase, Component]]:
+    found: Counter[tuple[Phase, Component]] = Counter()
+    runs = [(stretch.segment.forward + stretch.segment.backward, stretch) for stretch in program.stretches]
+    for operations, stretch in [*runs, *((stretch.operations, stretch) for stretch in program.optimizer)]:
+        for operation in operations:
+            found[operation.phase, operation.component] += stretch.count * round(operation.launches.at(stretch.bindings))
+    return found
+
+
+@pytest.mark.parametrize("name", ["experts", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"])
+def test_as_many_operations_run_as_the_program_launches(name: str) -> None:
+    rows = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report.time.rows
+    assert {(row.phase, row.component): row.operations for row in rows} == launches(build_program(*resolved(name)))
 
 
 @pytest.mark.parametrize("name", CASES)
