@@ -1,0 +1,1 @@
+"""Fitting the simulator to measurements, validation on published runs, and scaling laws."""

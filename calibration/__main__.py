@@ -1,0 +1,6 @@
+"""``python -m calibration``."""
+
+from calibration.cli import app
+from configuration.command import run
+
+run(app, "calibration")

@@ -1,0 +1,1 @@
+"""Scaling laws: loss against parameters, tokens and experts, fitted with intervals; see README.md."""

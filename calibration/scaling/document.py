@@ -1,0 +1,62 @@
+"""A fit as plain data for ``--json``, files and reports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from calibration.scaling.bootstrap import Ensemble
+from calibration.scaling.fit import Fit
+from calibration.scaling.gates import Exclusion
+from calibration.scaling.verdict import LEVEL, Verdict
+
+SCHEMA_VERSION = 1
+
+
+def fit_document(fit: Fit, ensemble: Ensemble, verdict: Verdict, excluded: Sequence[Exclusion], notes: Sequence[str]) -> dict[str, Any]:
+    """The document of ``scaling fit``; every number at full precision."""
+    law = fit.law
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "law": {"name": law.name, "formula": law.formula, "source": law.source},
+        "rows": {"fitted": len(fit.points), "runs": len(set(fit.points.run.tolist())), "excluded": [asdict(exclusion) for exclusion in excluded]},
+        "notes": list(notes),
+        "coefficients": fit.coefficients,
+        "covariance": covariance(fit, ensemble),
+        "objective": {
+            "kind": fit.objective.title,
+            "value": fit.value,
+            "priors": {name: asdict(prior) for name, prior in fit.objective.priors.items()},
+            "mean_absolute_relative_error": mean_absolute_relative_error(fit),
+        },
+        "intervals": {
+            "method": ensemble.method,
+            "resamples": len(ensemble.theta),
+            "share_converged": ensemble.share_converged,
+            "share_confirmed": ensemble.share_confirmed,
+            "level": LEVEL,
+            "coefficients": coefficient_intervals(fit, ensemble),
+        },
+        "certificate": asdict(fit.certificate),
+        "verdict": asdict(verdict),
+    }
+
+
+def covariance(fit: Fit, ensemble: Ensemble) -> dict[str, Any]:
+    """Covariance of what the fit moves (logarithms of scale parameters): A and alpha alone mean little, together they do."""
+    import numpy as np
+
+    names = [f"ln {parameter.name}" if parameter.logarithmic else parameter.name for parameter in fit.law.parameters]
+    return {"parameters": names, "matrix": np.atleast_2d(np.cov(ensemble.theta, rowvar=False)).tolist()}
+
+
+def coefficient_intervals(fit: Fit, ensemble: Ensemble) -> Mapping[str, list[float]]:
+    """Percentile interval of every coefficient at LEVEL."""
+    values = fit.law.natural(ensemble.theta)
+    return {parameter.name: list(ensemble.interval(values[:, index], LEVEL)) for index, parameter in enumerate(fit.law.parameters)}
+
+
+def mean_absolute_relative_error(fit: Fit) -> float:
+    """Mean of |measured - predicted| / measured over the fitted rows."""
+    import numpy as np
+
+    return float(np.abs(1 - np.exp(-fit.residuals)).mean())
