@@ -18,6 +18,7 @@ from fabrics.network import FloatArray
 from fabrics.spec import ByLinkKind, Constant, LinkProfile, Protocol
 
 FAINT = 1e-9
+STARTS = 12
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,24 @@ class Shape:
 
 
 def shapes(measured: Measured) -> list[Shape]:
-    """The shapes of the algorithms that may run."""
+    """The shapes of the algorithms that may run, found by pricing them under probing constants, all at once."""
     kinds = measured.fabric.kinds
+    n = len(kinds)
+    # A path over several kinds pays the dearest: overheads are switched on from the dearest kind (network) to the cheapest.
+    order = sorted(range(n), key=lambda i: kinds[i] != "network")
+    on = [[float(i in order[: count + 1]) for i in range(n)] for count in range(n)]
+    faint = [[FAINT if k == i else 1.0 for k in range(n)] for i in range(n)]
     found = []
     for algorithm in measured.algorithms:
-
-        def line(overhead: list[float], efficiency: list[float], name: str = algorithm) -> tuple[float, float]:
-            protocol = _protocol(kinds, 0.0, overhead, efficiency, "probe", (name,) if name in IN_SWITCH else ())
-            spec = measured.fabric.spec.model_copy(update={"link_profile": LinkProfile(name="probe", protocols={"probe": protocol})})
-            best = price(build(spec), measured.collective, measured.placement, algorithm=name).lines[0]
-            return best.latency_s, best.s_per_byte
-
-        wire_s, _ = line([0.0] * len(kinds), [1.0] * len(kinds))
-        # A path over several kinds pays the dearest: kinds are taken from the dearest (network) to the cheapest.
-        steps, hot = np.zeros(len(kinds)), np.zeros(len(kinds))
-        order = sorted(range(len(kinds)), key=lambda i: kinds[i] != "network")
-        counted, probe = 0.0, [0.0] * len(kinds)
-        for i in order:
-            probe[i] = 1.0
-            total = line(probe, [1.0] * len(kinds))[0] - wire_s
-            steps[i], counted = total - counted, total
-            hot[i] = line([0.0] * len(kinds), [FAINT if k == i else 1.0 for k in range(len(kinds))])[1] * FAINT
-        found.append(Shape(tuple(kinds), wire_s, steps, hot))
+        only = (algorithm,) if algorithm in IN_SWITCH else ()
+        probes = [([0.0] * n, [1.0] * n), *((overhead, [1.0] * n) for overhead in on), *(([0.0] * n, efficiency) for efficiency in faint)]
+        protocols = {str(i): _protocol(kinds, 0.0, overhead, efficiency, "probe", only) for i, (overhead, efficiency) in enumerate(probes)}
+        spec = measured.fabric.spec.model_copy(update={"link_profile": LinkProfile(name="probe", protocols=protocols)})
+        lines = price(build(spec), measured.collective, measured.placement, algorithm=algorithm).lines
+        steps = np.zeros(n)
+        steps[order] = np.diff([line.latency_s for line in lines[: n + 1]])
+        hot = np.array([line.s_per_byte for line in lines[n + 1 :]]) * FAINT
+        found.append(Shape(tuple(kinds), lines[0].latency_s, steps, hot))
     return found
 
 
@@ -142,10 +139,10 @@ def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> Link
             np.log(np.concatenate([_predict(shape, overhead_s, efficiency, part.bytes) for shape, part in zip(known, measured, strict=True)])) - target
         )
 
-    starts = []
-    for low, high in ((1e-6, 1e-5), (3e-6, 1e-4), (1e-5, 1e-3)):
-        rows = [[*np.log([start] * n), *[level] * n] for start, level in zip(np.geomspace(low, high, pieces), np.linspace(-2.5, 2.5, pieces), strict=True)]
-        starts.append(np.array(rows).ravel())
+    # The least of lines and the hottest of kinds make corners in which a descent stops: many starts, always the same ones.
+    random = np.random.default_rng(0)
+    low, high = np.r_[np.full(n, np.log(1e-6)), np.full(n, -2.5)], np.r_[np.full(n, np.log(1e-3)), np.full(n, 3.0)]
+    starts = [random.uniform(np.tile(low, pieces), np.tile(high, pieces)) for _ in range(STARTS)]
     found = min((least_squares(residuals, start, loss="soft_l1", f_scale=0.1) for start in starts), key=lambda result: float(result.cost))
     overhead_s, efficiency = unpack(found.x)
     protocols = {f"fitted{i}": _protocol(kinds, 0.0, overhead_s[i].tolist(), efficiency[i].tolist(), cite, in_switch) for i in range(pieces)}
@@ -153,7 +150,9 @@ def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> Link
 
 
 def _predict(known: list[Shape], overhead_s: FloatArray, efficiency: FloatArray, bytes_: FloatArray) -> FloatArray:
-    return np.asarray(np.min([shape.time_s(overhead_s[i], efficiency[i], bytes_) for shape in known for i in range(len(overhead_s))], axis=0))
+    return np.asarray(
+        np.min([shape.time_s(overhead, share, bytes_) for shape in known for overhead, share in zip(overhead_s, efficiency, strict=True)], axis=0)
+    )
 
 
 def predicted_s(measured: Measured, profile: LinkProfile) -> FloatArray:
