@@ -1,0 +1,6 @@
+"""``python -m reports``."""
+
+from configuration.command import run
+from reports.cli import app
+
+run(app, "reports")

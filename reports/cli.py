@@ -1,0 +1,52 @@
+"""Command line of the reports: one command a page."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from configuration.command import new_app
+
+app = new_app("Pages that read files and draw: one offline HTML file with its figures as PNG beside it.")
+
+Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Folder for the page and its figures; left out, reports-out/NAME.")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document: verdicts and files.")]
+
+
+@app.command("step")
+def step_command(
+    predicted: Annotated[Path, typer.Option(help="A predicted StepReport (python -m simulator predict -o FILE).")],
+    measured: Annotated[Optional[Path], typer.Option(help="A measured StepReport to lay beside it (python -m trainer measure -o FILE).")] = None,  # noqa: UP045
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Memory and time of one training step, predicted beside measured.
+
+    Example: python -m reports step --predicted p.json --measured m.json
+    """
+    from reports.publish import publish
+    from reports.step.build import build
+
+    publish(build(predicted, measured), output, as_json=json)
+
+
+@app.command("fabric")
+def fabric_command(
+    models: Annotated[
+        str, typer.Option(help="Models, with commas between: presets, YAML files or Hugging Face config.json.")
+    ] = "tiny-moe,olmoe-1b-7b,mixtral-8x7b",
+    fabric: Annotated[str, typer.Option("--fabric", "-f", help="Fabric: a preset of 'python -m fabrics list' or a YAML file.")] = "spine-leaf",
+    settings: Annotated[list[str], typer.Option("--set", "-s", help="Set any field of model, plan, device or fabric: --set plan.micro_batch=4.")] = [],  # noqa: B006
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """What a fabric's parameters do to training: step time against oversubscription, latency per hop, link rate and spines.
+
+    Example: python -m reports fabric --models tiny-moe,mixtral-8x7b --fabric spine-leaf
+    """
+    from configuration.overrides import parse_single
+    from reports.fabric.build import build
+    from reports.publish import publish
+    from simulator.question import KINDS
+
+    publish(build(models.split(","), fabric, parse_single(settings, KINDS)), output, as_json=json)

@@ -1,0 +1,31 @@
+"""Share of the step that waits for the network, all models together, one panel a parameter."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from reports.drawing import SERIES
+from reports.fabric.step_time import logarithmic
+from reports.fabric.turning import Study
+
+
+def draw(figure: Figure, studies: Sequence[Study]) -> None:
+    """Exposed communication over step time in per cent."""
+    count = len(studies[0].turns)
+    columns = min(2, count)
+    panels = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True).ravel()
+    for spare in panels[count:]:
+        spare.remove()
+    for place, axes in enumerate(panels[:count]):
+        for study, (colour, marker, line) in zip(studies, SERIES, strict=False):
+            turn = study.turns[place]
+            x = [value * turn.knob.scale for value in turn.values]
+            shares = [100 * report.time.exposed_communication_s / report.time.step_s for report in turn.reports]
+            axes.plot(x, shares, color=colour, marker=marker, linestyle=line, markersize=5, label=study.model)
+        logarithmic(axes, x)
+        axes.axvline(turn.now * turn.knob.scale, color="black", linestyle=":", linewidth=1.3, label="as it is")
+        axes.set_ylim(0, 100)
+        axes.set_xlabel(turn.knob.axis)
+        axes.set_ylabel("exposed communication (% of step)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)

@@ -1,0 +1,1 @@
+"""The page of one training step: memory and time, predicted beside measured."""
