@@ -162,5 +162,5 @@ def test_a_limit_of_validation_tokens_is_rounded_up_to_a_window():
 
 
 def test_too_few_tokens_for_a_window_are_refused():
-    with pytest.raises(ConfigurationError, match=r"plan.sequence_length: the training data has 5 tokens"):
+    with pytest.raises(ConfigurationError, match=r"plan.sequence: the training data has 5 tokens"):
         Batches(np.arange(5, dtype=np.uint16), 5)

@@ -37,8 +37,7 @@ class Batches:
     def __post_init__(self) -> None:
         if self.windows == 0:
             raise ConfigurationError(
-                f"plan.sequence_length: the {self.name} data has {len(self.tokens):,} tokens, "
-                f"fewer than one window of {self.sequence_length:,} and its last label"
+                f"plan.sequence: the {self.name} data has {len(self.tokens):,} tokens, fewer than one window of {self.sequence_length:,} and its last label"
             )
 
     @property
