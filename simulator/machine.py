@@ -2,9 +2,11 @@
 
 import os
 import platform
+from functools import lru_cache
 from pathlib import Path
 
 
+@lru_cache(maxsize=1)
 def this_machine() -> str:
     """Processor, number of cores and system, such as ``AMD EPYC, 2 cores, Linux``; no name of the host."""
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"

@@ -1,6 +1,9 @@
 """Predict the StepReport of one training step."""
 
+from typing import Literal
+
 from simulator.components import Phase
+from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
 from simulator.records.step_report import DefaultUsed, Provenance, StepReport, Throughput, Time
@@ -49,8 +52,21 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             machine=device.machine,
             memory_source="liveness of the step program",
             time_source="kernel rates of the device profile and collectives on the fabric graph",
+            notes=_notes(device, plan),
         ),
     )
+
+
+def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
+    """What the profile was not made for."""
+    notes = []
+    if device.host_and_device_are_one and device.machine and not device.machine.startswith(this_machine()):
+        notes.append(f"the profile {device.name} is of another machine ({device.machine}; this one: {this_machine()}): its times are not this machine's")
+    item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
+    without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
+    if without:
+        notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")
+    return notes
 
 
 def _time(seconds: StepTime) -> Time:

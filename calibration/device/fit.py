@@ -1,0 +1,153 @@
+"""Robust non-negative least squares of the additive cost model.
+
+seconds of an observation = Σ over its quantities of amount × coefficient, coefficients ≥ 0. The residual is relative to the
+measured seconds; its loss is soft L1 (scipy.optimize.least_squares), so that a disturbed line does not bend the fit.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.device.observations import Observation, Quantity
+from simulator.components import Kind
+from simulator.specs.device import PRICED_KINDS
+
+Floats = NDArray[np.float64]
+
+OUTLIER = 0.1
+"""Relative residual from which the loss grows linearly: the scatter of medians of steps on a machine that does other work too."""
+UNCERTAIN = 0.5
+"""Relative standard error above which a bandwidth counts as not identified."""
+MEMORY_BOUND = (Kind.POINTWISE, Kind.REDUCE, Kind.GATHER, Kind.SCATTER, Kind.SORT, Kind.OPTIMIZER)
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """Seconds per unit. ``standard_error`` is None when it was not fitted: then ``reason`` says what stands in its place and why."""
+
+    value: float
+    standard_error: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """``coefficients`` by quantity; a launch that all kinds share stands under each kind with the same value.
+
+    ``shared_bytes``: seconds per byte when all memory-bound kinds have one rate. ``residuals``: predicted over measured minus one.
+    """
+
+    coefficients: dict[Quantity, Coefficient]
+    shared_bytes: Coefficient
+    residuals: Floats
+
+
+def fit(observations: Sequence[Observation], own_launches: Collection[Kind] = ()) -> Fit:
+    """Fit all quantities that ``observations`` hold.
+
+    Kinds in ``own_launches`` get a launch overhead of their own where it can be told, all others share one. A kind whose bytes
+    cannot be told apart from the rest takes the rate that all memory-bound kinds share, and says so.
+    """
+    own: set[Kind] = set(own_launches)
+    fixed: dict[Quantity, Coefficient] = {}
+    while True:
+        amounts = [_merged(observation.work, own) for observation in observations]
+        shared = _shared_rate(observations, amounts)
+        free = sorted({quantity for work in amounts for quantity, amount in work.items() if amount} - set(fixed), key=str)
+        values, errors = _solve(observations, amounts, free, {quantity: held.value for quantity, held in fixed.items()})
+        doubtful = [i for i, quantity in enumerate(free) if not errors[i] <= UNCERTAIN * values[i]]
+        moving = [i for i in doubtful if free[i].term == "bytes"] if shared.value else []
+        launches = {kind for i in doubtful if free[i].term == "launches" and (kind := free[i].kind) in own}
+        if moving:
+            fixed |= {free[i]: Coefficient(shared.value, None, _doubt(values[i], errors[i])) for i in moving}
+        elif launches:
+            own -= launches
+        else:
+            break
+    found = {quantity: Coefficient(float(value), float(error)) for quantity, value, error in zip(free, values, errors, strict=True)} | fixed
+    predicted = np.array([sum(amount * found[quantity].value for quantity, amount in work.items() if amount) for work in amounts])
+    measured = np.array([observation.seconds for observation in observations])
+    common = found.pop(_COMMON_LAUNCH, None)
+    if common is not None:
+        found |= {Quantity("launches", kind): common for kind in PRICED_KINDS if kind not in own}
+    return Fit(found, shared, predicted / np.maximum(measured, 1e-12) - 1)
+
+
+def _doubt(value: float, error: float) -> str:
+    own = "comes out as zero" if value == 0 else f"is uncertain by {error / value:.0%}"
+    return f"the rate that memory-bound kinds share: its own {own} in these measurements"
+
+
+_COMMON_LAUNCH = Quantity("launches")
+
+
+def _merged(work: Mapping[Quantity, float], own_launches: Collection[Kind]) -> dict[Quantity, float]:
+    merged: dict[Quantity, float] = {}
+    for quantity, amount in work.items():
+        column = _COMMON_LAUNCH if quantity.term == "launches" and quantity.kind not in own_launches else quantity
+        merged[column] = merged.get(column, 0.0) + amount
+    return merged
+
+
+def _shared_rate(observations: Sequence[Observation], amounts: Sequence[Mapping[Quantity, float]]) -> Coefficient:
+    """Seconds per byte of the same fit with one rate for all memory-bound kinds."""
+    one = Quantity("bytes", Kind.POINTWISE)
+    pooled: list[dict[Quantity, float]] = []
+    for work in amounts:
+        row: dict[Quantity, float] = {}
+        for quantity, amount in work.items():
+            column = one if quantity.term == "bytes" and quantity.kind in MEMORY_BOUND else quantity
+            row[column] = row.get(column, 0.0) + amount
+        pooled.append(row)
+    columns = sorted({quantity for work in pooled for quantity, amount in work.items() if amount}, key=str)
+    if one not in columns:
+        return Coefficient(0.0, None, "no memory-bound kind was measured")
+    values, errors = _solve(observations, pooled, columns, {})
+    return Coefficient(float(values[columns.index(one)]), float(errors[columns.index(one)]))
+
+
+def _solve(
+    observations: Sequence[Observation], amounts: Sequence[Mapping[Quantity, float]], free: Sequence[Quantity], fixed: Mapping[Quantity, float]
+) -> tuple[Floats, Floats]:
+    """Coefficients of ``free`` beside those held ``fixed``, and their standard errors (sandwich estimator, HC1: White 1980)."""
+    from scipy.optimize import least_squares
+
+    scale = np.array([observation.scale_s for observation in observations])
+    measured = np.array([observation.seconds for observation in observations]) / scale
+    held = np.array([sum(amount * fixed.get(quantity, 0.0) for quantity, amount in work.items()) for work in amounts]) / scale
+    design = np.array([[work.get(quantity, 0.0) for quantity in free] for work in amounts]).reshape(len(amounts), len(free)) / scale[:, None]
+    size = np.linalg.norm(design, axis=0)
+    design = design / size
+    target = measured - held
+    start = np.linalg.lstsq(design, target, rcond=None)[0]
+    solved = least_squares(
+        lambda x: design @ x - target,
+        np.maximum(start, 1e-3),
+        jac=lambda x: design,
+        bounds=(0, np.inf),
+        loss="soft_l1",
+        f_scale=OUTLIER,
+        xtol=1e-12,
+        ftol=1e-12,
+    )
+    values = np.where(solved.x * design.max(axis=0) < 1e-6, 0.0, solved.x)
+    return values / size, _standard_errors(design, design @ values - target, values) / size
+
+
+def _standard_errors(design: Floats, residual: Floats, values: Floats) -> Floats:
+    """Errors of the coefficients that are not at their bound of zero; infinite where the others' observations say nothing."""
+    inside = np.flatnonzero(values > 0)
+    errors = np.full(len(values), np.inf)
+    active = design[:, inside]
+    weight = 1 / np.sqrt(1 + (residual / OUTLIER) ** 2)
+    curvature = active.T @ (active * (weight**3)[:, None])
+    freedom = len(residual) - len(inside)
+    if freedom <= 0 or np.linalg.matrix_rank(curvature, tol=1e-12) < len(inside):
+        return errors
+    bread = np.linalg.inv(curvature)
+    scores = active * (weight * residual)[:, None]
+    spread = bread @ (scores.T @ scores) @ bread * len(residual) / freedom
+    errors[inside] = np.sqrt(np.maximum(np.diag(spread), 0.0))
+    return errors

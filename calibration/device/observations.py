@@ -1,0 +1,100 @@
+"""What is fitted: measured seconds beside the work that took them."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from configuration.errors import ConfigurationError
+from simulator.components import Kind, Phase
+from simulator.program.build import Program, build_program
+from simulator.program.operations import Operation
+from simulator.program.sizes import Bindings
+from simulator.records.step_report import StepReport
+from simulator.specs import ModelSpec, Plan
+from simulator.specs.device import PRICED_KINDS
+from simulator.time.kernels import work
+
+Term = Literal["launches", "flops", "backward_flops", "bytes", "exponentials"]
+
+
+class Quantity(NamedTuple):
+    """One unknown of the cost model: seconds per launch, FLOP (of one element type), byte or exponential.
+
+    ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs there are apart.
+    """
+
+    term: Term
+    kind: Kind | None = None
+    item: str = ""
+
+
+EXPONENTIALS = Quantity("exponentials")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Measured ``seconds`` of ``work``: how much of each quantity.
+
+    ``scale_s``: what its error is measured by, at least ``seconds``. ``source`` and ``name`` say what it is.
+    """
+
+    source: str
+    name: str
+    seconds: float
+    scale_s: float
+    work: dict[Quantity, float]
+
+
+SMALLEST_SHARE = 0.01
+"""A line below this share of its step weighs as if it had this share: a relative error of nothing is nothing."""
+
+
+def step_observations(report: StepReport, model: ModelSpec, plan: Plan, source: str) -> list[Observation]:
+    """One observation for each (phase, component) of a measured step of one process.
+
+    Raises ConfigurationError for a report of several ranks, whose lines hold waiting for the network.
+    """
+    if plan.ranks != 1:
+        raise ConfigurationError(f"{source}: measured on {plan.ranks} ranks; a device is fitted to steps of one process (legal: plan.ranks 1)")
+    done: dict[tuple[str, str], dict[Quantity, float]] = defaultdict(lambda: defaultdict(float))
+    for operations, bindings, count in runs(build_program(model, plan)):
+        _add_work(done, operations, bindings, count)
+    floor_s = SMALLEST_SHARE * report.time.step_s
+    return [
+        Observation(source, f"{row.component} {row.phase}", row.time_s, max(row.time_s, floor_s), dict(done[row.phase, row.component]))
+        for row in report.time.rows
+        if (row.phase, row.component) in done
+    ]
+
+
+def runs(program: Program) -> Iterator[tuple[tuple[Operation, ...], Bindings, int]]:
+    """Every run of operations of a step, the numbers of its symbols, and how often it passes."""
+    for stretch in program.stretches:
+        segment = stretch.segment
+        yield segment.forward, stretch.bindings, stretch.count * program.accumulation
+        yield segment.backward, stretch.bindings, stretch.count
+        if program.accumulation > 1:
+            yield segment.backward_again, stretch.bindings, stretch.count * (program.accumulation - 1)
+    for optimizer in program.optimizer:
+        yield optimizer.operations, optimizer.bindings, optimizer.count
+
+
+def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
+    compiled = work(operations)
+    flops, launches, exponentials = compiled.flops.at(bindings), compiled.launches.at(bindings), compiled.exponentials.at(bindings)
+    traffic = np.zeros(len(operations))
+    np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
+    for position, operation in enumerate(operations):
+        if operation.kind not in PRICED_KINDS:
+            continue
+        row = done[operation.phase, operation.component]
+        row[Quantity("launches", operation.kind)] += count * float(launches[position])
+        row[Quantity("bytes", operation.kind)] += count * float(traffic[position])
+        if exponentials[position]:
+            row[EXPONENTIALS] += count * float(exponentials[position])
+        if flops[position]:
+            term: Term = "backward_flops" if operation.kind is Kind.ATTENTION and operation.phase is Phase.BACKWARD else "flops"
+            row[Quantity(term, operation.kind, "bf16" if compiled.narrow[position] else "fp32")] += count * float(flops[position])

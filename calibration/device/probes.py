@@ -1,0 +1,137 @@
+"""Tables of kernels timed alone: one JSON object a line, as the work that each did and the microseconds it took.
+
+``kind`` says which kernel, the other fields its shape; ``us`` is the device time of one call. A row ``{"kind": "device"}`` names
+the device, its memory and the versions. bf16 unless ``dtype`` says otherwise. FLOPs and traffic follow the conventions of the
+step program (``simulator/program``), so that a rate fitted here prices the operations there.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.device.observations import EXPONENTIALS, Observation, Quantity
+from configuration.errors import ConfigurationError
+from simulator.components import Kind
+
+Row = Mapping[str, Any]
+_ITEM_BYTES = {"bf16": 2, "fp32": 4}
+_MICROSECOND = 1e-6
+
+
+@dataclass(frozen=True)
+class Probes:
+    """``left_out``: kinds of rows that are not fitted, and why. ``host_s``: host time of one call, by operation."""
+
+    path: Path
+    device: str
+    memory_bytes: int | None
+    versions: dict[str, str]
+    observations: list[Observation]
+    host_s: dict[str, float]
+    left_out: dict[str, str]
+
+
+def load_probes(path: Path) -> Probes:
+    """Read a table. Raises ConfigurationError naming file, line and field."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"probes: {str(path)!r} cannot be read: {error.strerror}") from None
+    device: Row = {}
+    observations: list[Observation] = []
+    host_s: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            kind = row["kind"]
+            if kind == "device":
+                device = row
+            elif kind == "host_per_call":
+                host_s[row["op"]] = _seconds(row)
+            elif kind in WORK:
+                observations.append(Observation(f"{path.name}:{number}", kind, _seconds(row), _seconds(row), WORK[kind](row)))
+            else:
+                left_out[kind] = LEFT_OUT.get(kind, "a kind that the table's reader does not know")
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{path}, line {number}: {error}") from None
+        except KeyError as error:
+            raise ConfigurationError(f"{path}, line {number}: field {error.args[0]!r} is missing or has an unknown value") from None
+    if not observations:
+        raise ConfigurationError(f"{path}: no timed kernels (legal kinds: {', '.join(sorted(WORK))})")
+    versions = {name: str(device[name]) for name in ("torch", "cuda") if name in device}
+    return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, left_out)
+
+
+def _seconds(row: Row) -> float:
+    seconds = float(row["us"]) * _MICROSECOND
+    if not seconds > 0:
+        raise ValueError(f"us: expected a positive time, got {row['us']!r}")
+    return seconds
+
+
+def _moving(kind: Kind, size_bytes: float, launches: float = 1.0) -> dict[Quantity, float]:
+    return {Quantity("launches", kind): launches, Quantity("bytes", kind): float(size_bytes)}
+
+
+def _product(kind: Kind, flops: float, elements: float, item: str) -> dict[Quantity, float]:
+    return _moving(kind, _ITEM_BYTES[item] * elements) | {Quantity("flops", kind, item): float(flops)}
+
+
+def _gemm(row: Row) -> dict[Quantity, float]:
+    m, n, k = row["m"], row["n"], row["k"]
+    return _product(Kind.GEMM, 2.0 * m * n * k, m * k + k * n + m * n, row.get("dtype", "bf16"))
+
+
+def _grouped_gemm(row: Row) -> dict[Quantity, float]:
+    rows, k, n = row["tokens"], row["k"], row["n"]
+    return _product(Kind.GROUPED_GEMM, 2.0 * rows * k * n, rows * k + row["experts"] * k * n + rows * n, row.get("dtype", "bf16"))
+
+
+def _attention_forward(row: Row) -> dict[Quantity, float]:
+    """Two products over the causal half of the scores; queries, keys, values and output of bf16, and the logarithms of sums."""
+    elements, log_sums = _attention_sizes(row)
+    return _product(Kind.ATTENTION, 2.0 * elements * row["sequence"], 4 * elements + log_sums, "bf16")
+
+
+def _attention_both(row: Row) -> dict[Quantity, float]:
+    """Forward, then backward: five products; reads the forward's tensors and the output's gradient, writes three gradients."""
+    elements, log_sums = _attention_sizes(row)
+    both = _product(Kind.ATTENTION, 2.0 * elements * row["sequence"], 12 * elements + 2 * log_sums, "bf16")
+    return both | {Quantity("launches", Kind.ATTENTION): 2.0, Quantity("backward_flops", Kind.ATTENTION, "bf16"): 5.0 * elements * row["sequence"]}
+
+
+def _attention_sizes(row: Row) -> tuple[int, int]:
+    """Elements of one tensor, and of the fp32 logarithms of sums counted as bf16 elements."""
+    rows = row["batch"] * row["heads"] * row["sequence"]
+    return rows * row["head_dim"], 2 * rows
+
+
+WORK: dict[str, Callable[[Row], dict[Quantity, float]]] = {
+    "gemm": _gemm,
+    "grouped_gemm": _grouped_gemm,
+    "attention_forward": _attention_forward,
+    "attention_forward_backward": _attention_both,
+    "add": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
+    "copy": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
+    "cast_bf16_fp32": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
+    "silu": lambda row: _moving(Kind.POINTWISE, row["bytes"]) | {EXPONENTIALS: float(row["elements"])},
+    "rms_norm_forward": lambda row: _moving(Kind.REDUCE, 2 * 2 * row["tokens"] * row["width"]),
+    "index_select": lambda row: _moving(Kind.GATHER, 2 * 2 * row["rows"] * row["width"]),
+    # Rows added two to a token, as top-2 routing does: the tokens are read and written, the rows read.
+    "index_add": lambda row: _moving(Kind.SCATTER, 2 * 2 * row["rows"] * row["width"]),
+    "topk": lambda row: _moving(Kind.SORT, row["tokens"] * (4 * row["experts"] + 12 * row["top_k"])),
+    "argsort_stable": lambda row: _moving(Kind.SORT, 24 * row["rows"]),
+    # Parameter, gradient and two moments read, all but the gradient written, in fp32.
+    "adamw_fused": lambda row: _moving(Kind.OPTIMIZER, 28 * row["parameters"]),
+}
+"""Work of one call, by the row's ``kind``."""
+
+LEFT_OUT = {
+    "softmax_fp32": "the table does not say in which type its input is read",
+    "cross_entropy_forward": "several kernels, and the table does not say in which type its input is read",
+    "adamw_foreach": "many kernels a call; the step program has no such optimizer",
+    "clip_grad_norm": "many kernels a call, held up by the host",
+}
