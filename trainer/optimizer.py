@@ -4,15 +4,23 @@ import torch
 from torch import nn
 
 from simulator.specs import Plan
+from trainer.specs import TrainingSpec
 
-BETAS = (0.9, 0.95)
-EPSILON = 1e-8
+_DEFAULTS = TrainingSpec()
 
 
-def build_optimizer(model: nn.Module, plan: Plan, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = _DEFAULTS.adam_betas,
+    epsilon: float = _DEFAULTS.adam_epsilon,
+) -> torch.optim.AdamW:
     """AdamW by the plan's implementation; matrices decay, norms do not."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     fused = plan.implementation.optimizer == "fused"
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused, foreach=False)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon, fused=fused, foreach=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -40,6 +41,10 @@ class TokenFacts(Spec):
     unigram_nats_per_token: float
     """Cross-entropy of the validation tokens under the training unigram."""
 
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """A loss on the validation tokens as bits for each byte of their text; boundary tokens have a price and no bytes."""
+        return nats_per_token / math.log(2) * self.validation_tokens / self.validation_text_bytes
+
 
 @dataclass(frozen=True)
 class TokenData:
@@ -66,7 +71,10 @@ def prepare(spec: DataSpec, vocabulary: int, log: Callable[[str], None]) -> Toke
     folder = cache_folder() / key
     if not folder.is_dir():
         _make(corpus, vocabulary, key, folder, log)
-    return _open(folder)
+    data = _open(folder)
+    if data.facts.vocabulary > vocabulary:
+        raise ConfigurationError(f"model.vocabulary ({vocabulary}) is less than the {data.facts.vocabulary} ids of the data's tokenizer")
+    return data
 
 
 def _key(corpus: Corpus, vocabulary: int) -> str:

@@ -54,6 +54,13 @@ def resolve(model: str, data: str, training: str, plan: str | None, overrides: O
     return Experiment(model_spec, plan_spec, data_spec, training_spec), used
 
 
+def cuda_is_there() -> bool:
+    """Whether this machine has a CUDA device that torch can use."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def settled_device(training: TrainingSpec, *, cuda: bool) -> str:
     """``auto`` made definite. Raises ConfigurationError when CUDA is asked for and absent."""
     if training.device == "cuda" and not cuda:

@@ -1,0 +1,119 @@
+"""``pretrain`` on the command line: parses and prints."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from configuration.command import emit, stderr
+from configuration.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trainer.loop.experiment import Experiment
+    from trainer.loop.run import RunResult
+
+Log = Callable[[str], None]
+
+MODEL, DATA, TRAINING = "tiny-moe", "simple-corpus", "basic"
+
+
+def pretrain(
+    model: Annotated[str | None, typer.Option("--model", help=f"Preset, YAML file or Hugging Face config.json; default: {MODEL}.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option("--data", help=f"Preset or YAML file; default: {DATA}.", show_default=False)] = None,
+    training: Annotated[str | None, typer.Option("--training", help=f"Preset or YAML file; default: {TRAINING}.", show_default=False)] = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="Preset or YAML file; default: the training's, else the model's sequence and batch.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field: training.learning_rate=1e-3, model.width=256, plan.micro_batch=4. Repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run's folder under runs/; default: model, data and time.")] = None,
+    resume: Annotated[str | None, typer.Option("--resume", help="Name or folder of a run that goes on from its newest checkpoint.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of CPU operations; default: PyTorch's, or the resumed run's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
+) -> None:
+    """Train a language model; log, checkpoints and result are kept in a folder of runs/.
+
+    Example: [bold]python -m trainer pretrain --data python-source --set training.tokens=4e6 --name python[/bold]
+    """
+    given = {"--model": model, "--data": data, "--training": training, "--plan": plan, "--set": set_, "--name": name}
+    console = stderr()
+
+    def log(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    if resume is not None:
+        if excess := [option for option, value in given.items() if value]:
+            raise ConfigurationError(f"{excess[0]} does not go with --resume: a run goes on with the settings that it began with")
+        experiment, folder, threads = _resumed(resume, threads)
+    else:
+        experiment, folder = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, log)
+    result = _trained(experiment, folder, threads, log, resume=resume is not None)
+    emit(result.as_dict(), as_json=as_json, output=output, show=lambda out: _show(result, out))
+
+
+def _resumed(where: str, threads: int | None) -> "tuple[Experiment, Path, int]":
+    from trainer.loop.run_folder import find_run, read_experiment, threads_of
+
+    folder = find_run(where)
+    return read_experiment(folder), folder, threads or threads_of(folder)
+
+
+def _begun(model: str, data: str, training: str, plan: str | None, settings: list[str], name: str | None, log: Log) -> "tuple[Experiment, Path]":
+    from configuration.overrides import parse_single
+    from trainer.loop.experiment import KINDS, cuda_is_there, resolve
+    from trainer.loop.run_folder import new_run
+
+    experiment, defaults = resolve(model, data, training, plan, parse_single(settings, KINDS), cuda=cuda_is_there())
+    folder = new_run(name or f"{experiment.model.name}-{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    log("defaults: " + "; ".join(f"{default.field} {default.value} ({default.reason})" for default in defaults))
+    return experiment, folder
+
+
+def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: Log, *, resume: bool) -> "RunResult":
+    import torch
+
+    from trainer.loop.run import train
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    spec = experiment.model
+    log(
+        f"{folder}: {spec.name}, {spec.parameters:,} parameters ({spec.active_parameters:,} active), {experiment.steps:,} steps of "
+        f"{experiment.plan.tokens_per_step:,} tokens, {experiment.training.device}, {torch.get_num_threads()} threads"
+    )
+    return train(experiment, run_folder=folder, log=log, resume=resume)
+
+
+def _show(result: "RunResult", console: "Console") -> None:
+    from rich.table import Table
+
+    validation, unigram = result.validation, result.data.facts.unigram_nats_per_token
+    loss, error = validation.loss_nats_per_token, validation.standard_error_nats_per_token
+    table = Table(box=None, show_header=False)
+    rows = {
+        "validation loss": f"{loss:.4f}{'' if error is None else f' ± {error:.4f}'} nats/token on {validation.tokens:,} tokens (± standard error over windows)",
+        "": f"{result.bits_per_byte:.4f} bits/byte",
+        "single-token frequencies": f"{unigram:.4f} nats/token: the entropy of the validation tokens under the training unigram",
+        "learnt beyond them": f"{unigram - loss:.4f} nats/token",
+        "trained on": f"{result.tokens:,} tokens in {result.elapsed_s:,.1f} s, {result.tokens / result.elapsed_s:,.0f} tokens/s",
+        "expert load": _load(result),
+        "memory": str(result.memory).removeprefix("memory: "),
+        "kept in": str(result.run_folder),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table, soft_wrap=True)
+
+
+def _load(result: "RunResult") -> str:
+    from math import log
+
+    entropy = result.validation.expert_load_entropy_nats
+    if entropy is None:
+        return "no experts"
+    even = sum(log(len(counts_E)) for counts_E in result.validation.counts_LE) / len(result.validation.counts_LE)
+    return f"entropy {entropy:.4f} nats of {even:.4f} when even, mean over MoE layers"

@@ -1,0 +1,116 @@
+"""What a training loop works on: prepared data, model, optimizer and log, fresh or as a checkpoint left them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from configuration.errors import ConfigurationError
+from trainer.checkpoints import Checkpoint, checkpoints_in, find_checkpoint, load_training_state, remove_old, save_checkpoint
+from trainer.data import Batch, Batches, TokenData, prepare
+from trainer.loop.experiment import KINDS, Experiment
+from trainer.loop.journal import Journal
+from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, threads_of
+from trainer.model import MoETransformer, build_model
+from trainer.optimizer import build_optimizer
+
+
+@dataclass
+class Job:
+    """The state of a training run."""
+
+    experiment: Experiment
+    run_folder: Path | None
+    data: TokenData
+    model: MoETransformer
+    optimizer: torch.optim.AdamW
+    training: Batches
+    validation: Batches
+    journal: Journal
+    step: int
+    """Optimizer steps done."""
+    checkpoint: Path | None
+    """The last one."""
+
+    def next_micro_batches(self) -> Iterator[Batch]:
+        """The micro-batches of the step that comes."""
+        experiment = self.experiment
+        return self.training.micro_batches(self.step, experiment.sequences_per_step, experiment.plan.micro_batch, experiment.training.device)
+
+    def held_out(self, limit_tokens: int | None = None) -> Iterator[Batch]:
+        """Batches of the validation split."""
+        return self.validation.in_sequence(self.experiment.plan.micro_batch, limit_tokens, self.experiment.training.device)
+
+    def weights_are_finite(self) -> bool:
+        """Whether no weight is infinite or NaN."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+
+    def save(self) -> None:
+        """Write a checkpoint and remove old ones; nothing without a run folder."""
+        if self.run_folder is None:
+            return
+        self.checkpoint = save_checkpoint(
+            self.run_folder,
+            self.step,
+            self.model,
+            self.optimizer,
+            experiment=self.experiment,
+            data_key=self.data.facts.key,
+            tokenizer=self.data.tokenizer,
+        )
+        remove_old(self.run_folder, self.experiment.training.checkpoints.keep)
+
+
+def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool) -> Job:
+    """Check and build everything, and only then make the run folder; or put back the state of its newest checkpoint.
+
+    Raises ConfigurationError in one line.
+    """
+    plan, training = experiment.plan, experiment.training
+    goes_on = resume and run_folder is not None and run_folder.exists()
+    if run_folder is not None and not goes_on:
+        check_free(run_folder)
+    data = prepare(experiment.data, experiment.model.vocabulary, log)
+    batches = Batches(data.training, plan.sequence, training.seed)
+    held_out = Batches(data.validation, plan.sequence, name="validation")
+    model = build_model(experiment.model, plan, seed=training.seed, device=training.device)
+    optimizer = build_optimizer(
+        model,
+        plan,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        betas=training.adam_betas,
+        epsilon=training.adam_epsilon,
+    )
+    torch.manual_seed(training.seed)
+    file = None if run_folder is None else run_folder / LOG_FILE
+    journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
+    job = Job(experiment, run_folder, data, model, optimizer, batches, held_out, journal, step=0, checkpoint=None)
+    if goes_on:
+        _go_on(job, log)
+    elif run_folder is not None:
+        create_run_folder(run_folder, experiment)
+    return job
+
+
+def _go_on(job: Job, log: Callable[[str], None]) -> None:
+    assert job.run_folder is not None
+    before = threads_of(job.run_folder)
+    if before != torch.get_num_threads():
+        log(f"note: the run began with {before} threads and goes on with {torch.get_num_threads()}: sums may round differently")
+    if checkpoints_in(job.run_folder):
+        checkpoint = find_checkpoint(str(job.run_folder))
+        _check_same(checkpoint, job)
+        load_training_state(checkpoint, job.model, job.optimizer)
+        job.step, job.checkpoint = checkpoint.step, checkpoint.folder
+    job.journal.rewind(job.step)
+    log(f"going on after step {job.step:,} of {job.experiment.steps:,}")
+
+
+def _check_same(checkpoint: Checkpoint, job: Job) -> None:
+    for kind in KINDS:
+        if getattr(checkpoint.experiment, kind) != getattr(job.experiment, kind):
+            raise ConfigurationError(f"run {job.run_folder}: its {kind} is not the one that checkpoint {checkpoint.folder.name} was trained with")
+    if checkpoint.data_key != job.data.facts.key:
+        raise ConfigurationError(f"run {job.run_folder}: the text or the tokenizer has changed since checkpoint {checkpoint.folder.name}")

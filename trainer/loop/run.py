@@ -1,0 +1,169 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configuration.command import CheckMissedError, to_json
+from configuration.files import write_atomically
+from trainer.data import TokenData
+from trainer.loop.evaluate import Validation, evaluate
+from trainer.loop.experiment import Experiment
+from trainer.loop.interrupt import deferred_interrupts, termination_interrupts
+from trainer.loop.job import Job, start_job
+from trainer.loop.journal import StepRecord
+from trainer.loop.memory import RunMemory, run_memory
+from trainer.loop.run_folder import RESULT_FILE
+from trainer.loop.schedule import learning_rate
+from trainer.model import MoETransformer
+from trainer.step import training_step
+
+
+class NotFiniteError(CheckMissedError):
+    """A loss, a gradient or a weight became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    experiment: Experiment
+    run_folder: Path | None
+    checkpoint: Path | None
+    """Folder of the last checkpoint; None without a run folder."""
+    tokens: int
+    """Trained on."""
+    elapsed_s: float
+    """Wall time of the steps alone, all sittings together."""
+    losses: tuple[float, ...]
+    """Language-model loss of every step, nats per token."""
+    validation: Validation
+    """On the whole validation split, after the last step."""
+    memory: RunMemory
+    data: TokenData
+    model: MoETransformer
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Validation loss in bits for each byte of held-out text, which does not depend on the tokenizer."""
+        return self.data.facts.bits_per_byte(self.validation.loss_nats_per_token)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain content; times in seconds, losses in nats per token."""
+        validation, facts = self.validation, self.data.facts
+        return {
+            "schema_version": 1,
+            "run_folder": None if self.run_folder is None else str(self.run_folder),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "steps": self.experiment.steps,
+            "tokens": self.tokens,
+            "elapsed_s": self.elapsed_s,
+            "tokens_per_s": self.tokens / self.elapsed_s,
+            "parameters": self.experiment.model.parameters,
+            "active_parameters": self.experiment.model.active_parameters,
+            "first_loss_nats_per_token": self.losses[0],
+            "last_loss_nats_per_token": self.losses[-1],
+            "validation_loss_nats_per_token": validation.loss_nats_per_token,
+            "validation_standard_error_nats_per_token": validation.standard_error_nats_per_token,
+            "validation_tokens": validation.tokens,
+            "bits_per_byte": self.bits_per_byte,
+            "unigram_nats_per_token": facts.unigram_nats_per_token,
+            "expert_load_entropy_nats": validation.expert_load_entropy_nats,
+            "memory": asdict(self.memory),
+        }
+
+
+def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str], None], resume: bool = False) -> RunResult:
+    """Train to the end, or go on to it; log and checkpoints are kept in ``run_folder``, nothing is written without one.
+
+    With ``resume`` a run folder that is there already goes on from its newest checkpoint, exactly as if it had never stopped.
+    Raises ConfigurationError before anything is written, NotFiniteError, and KeyboardInterrupt once a checkpoint is safe.
+    """
+    with termination_interrupts():
+        job = start_job(experiment, run_folder, log, resume=resume)
+        with deferred_interrupts() as interrupted:
+            while job.step < experiment.steps:
+                _take_step(job)
+                _validate_and_save(job, leaving=interrupted())
+                if interrupted() and job.step < experiment.steps:
+                    log(f"interrupted after step {job.step:,} of {experiment.steps:,}{_how_to_go_on(job)}")
+                    raise KeyboardInterrupt
+        return _finish(job)
+
+
+def _take_step(job: Job) -> None:
+    training = job.experiment.training
+    rate = learning_rate(job.step, job.experiment.steps, training)
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    started_s = time.perf_counter()
+    losses = training_step(job.model, job.optimizer, job.next_micro_batches(), job.experiment.plan)
+    # One transfer, which waits for the device.
+    present = {name: value for name, value in losses._asdict().items() if isinstance(value, torch.Tensor)}
+    numbers = dict(zip(present, torch.stack(list(present.values())).tolist(), strict=True))
+    step_s = time.perf_counter() - started_s
+    job.step += 1
+    job.journal.step(
+        StepRecord(
+            step=job.step,
+            loss_nats_per_token=numbers["language_model"],
+            load_balancing_loss=numbers.get("load_balancing"),
+            router_z_loss=numbers.get("router_z"),
+            gradient_norm=numbers["gradient_norm"],
+            learning_rate=rate,
+            step_s=step_s,
+        )
+    )
+    for name, value in numbers.items():
+        _hold(job, math.isfinite(value), f"{name} is {value}")
+    if job.step == 1:
+        job.journal.memory(job.step, run_memory(job.model, job.optimizer))
+
+
+def _validate_and_save(job: Job, *, leaving: bool) -> None:
+    training, last = job.experiment.training, job.step == job.experiment.steps
+    if job.step % training.evaluation.interval_steps == 0 and not last:
+        validation = evaluate(job.model, job.held_out(training.evaluation.tokens))
+        job.journal.validation(job.step, validation)
+    if job.step % training.checkpoints.interval_steps == 0 or last or leaving:
+        # A finite loss may still have left weights that are not; the good checkpoint before is worth more than this one.
+        _hold(job, job.weights_are_finite(), "a weight is infinite or NaN")
+        job.save()
+
+
+def _finish(job: Job) -> RunResult:
+    validation = evaluate(job.model, job.held_out())
+    _hold(job, math.isfinite(validation.loss_nats_per_token), f"validation loss is {validation.loss_nats_per_token}")
+    job.journal.validation(job.step, validation)
+    memory = run_memory(job.model, job.optimizer)
+    job.journal.memory(job.step, memory)
+    result = RunResult(
+        experiment=job.experiment,
+        run_folder=job.run_folder,
+        checkpoint=job.checkpoint,
+        tokens=job.step * job.experiment.plan.tokens_per_step,
+        elapsed_s=job.journal.elapsed_s,
+        losses=tuple(job.journal.losses),
+        validation=validation,
+        memory=memory,
+        data=job.data,
+        model=job.model,
+    )
+    if job.run_folder is not None:
+        write_atomically(job.run_folder / RESULT_FILE, to_json(result.as_dict()))
+    return result
+
+
+def _hold(job: Job, finite: bool, fault: str) -> None:
+    if not finite:
+        kept = f"; the last good checkpoint is {job.checkpoint}" if job.checkpoint else "; there is no checkpoint yet"
+        raise NotFiniteError(f"step {job.step}: {fault}; a smaller learning rate may help{kept if job.run_folder else ''}")
+
+
+def _how_to_go_on(job: Job) -> str:
+    return f"; go on with: python -m trainer pretrain --resume {job.run_folder}" if job.run_folder else ""
