@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from configuration.command import stdout, to_json
-from configuration.errors import unknown
 from configuration.files import PresetFolder
+from configuration.presets import preset_text
+from configuration.presets import schema as json_schema
 from simulator.commands import options
 from simulator.specs.presets import DEVICES, MODELS, PLANS, load_model
 
@@ -43,13 +44,4 @@ def show(
 
     Examples: python -m simulator show tiny-moe; python -m simulator show plan --schema
     """
-    if schema:
-        if name not in FOLDERS:
-            raise unknown("show --schema", name, FOLDERS)
-        typer.echo(to_json(FOLDERS[name].spec.model_json_schema()), nl=False)
-        return
-    for folder in FOLDERS.values():
-        if name in folder.names():
-            typer.echo(folder.path(name).read_text(encoding="utf-8"), nl=False)
-            return
-    raise unknown("show", name, [preset for folder in FOLDERS.values() for preset in folder.names()])
+    typer.echo(to_json(json_schema(name, FOLDERS)) if schema else preset_text(name, FOLDERS), nl=False)

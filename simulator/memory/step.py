@@ -1,6 +1,7 @@
 """Memory of a whole step: every stretch of the program in order, the peak, what holds it, and the bytes of each component."""
 
 from collections import defaultdict
+from functools import lru_cache
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from simulator.components import Component, Phase, Role
 from simulator.memory.profile import Run, run
 from simulator.program.build import Program
 from simulator.program.graph import ITEM_BYTES, ItemKind, Value
+from simulator.program.operations import Operation
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import ComponentBytes, Memory, PeakPoint, TimelinePoint
 from simulator.specs import Plan
@@ -71,13 +73,21 @@ class _Walk:
 
     def _draw(self, piece: Run, begin: float) -> None:
         """One point for each stretch of operations of one component: its highest."""
-        start = 0
-        for position in range(1, len(piece.operations) + 1):
+        starts = _component_starts(piece.operations)
+        for start, highest in zip(starts, np.maximum.reduceat(piece.live, starts), strict=True):
             here = piece.operations[start]
-            if position == len(piece.operations) or piece.operations[position].component is not here.component:
-                highest = begin + float(piece.live[start:position].max())
-                self.timeline.append(TimelinePoint(phase=here.phase, component=here.component, bytes=int(max(highest, 0))))
-                start = position
+            size = int(max(begin + highest, 0))
+            last = self.timeline[-1] if self.timeline else None
+            if last is not None and (last.phase, last.component) == (here.phase, here.component):
+                self.timeline.pop()
+                size = max(size, last.bytes)
+            self.timeline.append(TimelinePoint(phase=here.phase, component=here.component, bytes=size))
+
+
+@lru_cache(maxsize=2048)
+def _component_starts(operations: tuple[Operation, ...]) -> tuple[int, ...]:
+    """Where the component changes, the beginning included."""
+    return tuple(at for at, operation in enumerate(operations) if at == 0 or operations[at - 1].component is not operation.component)
 
 
 def _walk(program: Program, walk: _Walk) -> None:

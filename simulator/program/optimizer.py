@@ -63,7 +63,8 @@ def loop_adamw(parameters: Sequence[Value], previous: Value | None) -> list[Oper
     for parameter in parameters:
         root, quotient = (tape.new(name, parameter.shape, parameter.item) for name in ("root", "denominator"))
         tape.emit("add_", Kind.POINTWISE, (), ())
-        tape.emit("mul_", Kind.POINTWISE, (parameter,), (parameter,))
+        if len(parameter.shape) > 1:  # vectors do not decay
+            tape.emit("mul_", Kind.POINTWISE, (parameter,), (parameter,))
         for name in ("lerp_", "mul_", "addcmul_"):
             tape.emit(name, Kind.POINTWISE, (parameter, parameter), (parameter,))
         _emit(tape, "sqrt", Kind.POINTWISE, (parameter,), (root,))

@@ -36,3 +36,13 @@ def _scores(mixer: GroupedQueryAttention, sequence: int) -> float:
 def _feed_forward(feed_forward: DenseFeedForward | MoeFeedForward, width: int) -> int:
     """Weights that one token meets: all of a dense layer; the router and the chosen experts of a mixture."""
     return feed_forward.active_parameters(width)
+
+
+def executed_flops_per_token(model: ModelSpec, sequence: int) -> float:
+    """FLOPs of the matrix products that training one token really runs here, without recomputation of layers.
+
+    Forward once and backward twice for every weight; attention's two products of the causal half once forward, and five backward,
+    where flash attention forms the scores anew (arXiv 2205.14135, section 3.1).
+    """
+    scores = sum(group.count * group.mixer.heads * group.mixer.head_width for group in model.blocks) * float(sequence)
+    return 3.0 * (forward_flops_per_token(model, sequence) - 2.0 * scores) + 7.0 * scores

@@ -1,0 +1,1 @@
+"""Grids of real training runs, one row each in a run table."""
