@@ -1,12 +1,16 @@
 """Command line of the trainer: parses and prints."""
 
 from configuration.command import new_app
+from trainer.cli_generate import generate
 from trainer.cli_measure import measure
+from trainer.cli_presets import list_presets, show
+from trainer.cli_pretrain import pretrain
+from trainer.cli_sweep import sweep
 
 app = new_app("The PyTorch trainer of Mixture-of-Experts language models, and its instruments.")
+app.command("pretrain")(pretrain)
 app.command("measure")(measure)
-
-
-@app.callback()
-def _main() -> None:
-    """Keep ``measure`` a command while it is the only one."""
+app.command("generate")(generate)
+app.command("sweep")(sweep)
+app.command("list")(list_presets)
+app.command("show")(show)

@@ -43,7 +43,7 @@ def sweep(
     from trainer.sweep.run import sweep as run_all
 
     console = stderr()
-    rows = run_all(grid, runs, folder or Path("runs") / f"sweep-{runs.stem}", lambda text: console.print(text, markup=False))
+    rows = run_all(grid, runs, folder or Path("runs") / f"sweep-{runs.stem}", lambda text: console.print(text, markup=False, soft_wrap=True))
     document = {"schema_version": 1, "table": str(runs), "trained": [row.model_dump() for row in rows], "already_there": len(grid) - len(rows)}
     emit(document, as_json=json, output=None, show=lambda console: _show(console, document["trained"]))
 

@@ -58,9 +58,8 @@ class Batches:
         starts_B = np.asarray(windows_B, dtype=np.int64)[:, None] * self.sequence_length
         window_BS1 = torch.from_numpy(self.tokens[starts_B + np.arange(self.sequence_length + 1)].astype(np.int64))
         # Copies even where a view would do (one window): two storages, whatever the micro-batch.
-        return window_BS1[:, :-1].clone(memory_format=torch.contiguous_format).to(device), window_BS1[:, 1:].clone(memory_format=torch.contiguous_format).to(
-            device
-        )
+        inputs_BS, labels_BS = (part.clone(memory_format=torch.contiguous_format) for part in (window_BS1[:, :-1], window_BS1[:, 1:]))
+        return inputs_BS.to(device), labels_BS.to(device)
 
     def micro_batches(self, step: int, sequences: int, micro_batch: int, device: str = "cpu") -> Iterator[Batch]:
         """The batches of a training step of ``sequences``, ``micro_batch`` at a time; made when they are asked for."""

@@ -15,7 +15,7 @@ HASH_DIGITS = 10
 
 @dataclass(frozen=True)
 class Point:
-    """One run: the fields of the grid, and the experiment that they make of the four specifications."""
+    """One run: the fields that vary in the grid, and the experiment that all fields make of the four specifications."""
 
     settings: Mapping[str, Any]
     experiment: Experiment
@@ -29,7 +29,7 @@ class Point:
 
     @property
     def described(self) -> str:
-        """``field=value`` of every field of the grid."""
+        """``field=value`` of every field that varies."""
         return ", ".join(f"{field}={value}" for field, value in self.settings.items())
 
 
@@ -38,14 +38,16 @@ def points(settings: Sequence[str], *, model: str, data: str, training: str, pla
 
     Raises ConfigurationError naming the first point that cannot be run.
     """
+    grid = parse_grid(settings, KINDS)
+    varied = [field for field, choices in grid.items() if len(choices) > 1]
     made = []
-    for values in grid_points(parse_grid(settings, KINDS)):
+    for values in grid_points(grid):
         try:
             experiment, _ = resolve(model, data, training, plan, split_by_kind(values), cuda=cuda)
         except ConfigurationError as error:
             where = ", ".join(f"{field}={value}" for field, value in values.items())
             raise ConfigurationError(f"{where}: {error}" if where else str(error)) from None
-        made.append(Point(values, experiment))
+        made.append(Point({field: values[field] for field in varied}, experiment))
     return sorted(made, key=lambda point: point.experiment.model.active_parameters * point.experiment.training.tokens)
 
 

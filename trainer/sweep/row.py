@@ -16,9 +16,6 @@ def row_of(point: Point, result: RunResult, sample: Completion) -> RunRow:
     feed_forwards = [group.feed_forward for group in model.blocks if isinstance(group.feed_forward, MoeFeedForward)]
     widest = max(feed_forwards, key=lambda feed_forward: feed_forward.experts, default=None)
     steps = experiment.steps
-    warmup = sum(
-        1 for step in range(steps) if learning_rate(step, steps, training) < training.learning_rate and step < steps * training.schedule.warmup_fraction
-    )
     return RunRow(
         run=point.name,
         settings=point.described or None,
@@ -39,7 +36,7 @@ def row_of(point: Point, result: RunResult, sample: Completion) -> RunRow:
         training_flops=result.tokens * executed_flops_per_token(model, plan.sequence),
         elapsed_s=result.elapsed_s,
         schedule=training.schedule.kind,
-        warmup_tokens=warmup * plan.tokens_per_step,
+        warmup_tokens=round(training.schedule.warmup_fraction * steps) * plan.tokens_per_step,
         peak_learning_rate=training.learning_rate,
         final_learning_rate_share=learning_rate(steps - 1, steps, training) / training.learning_rate,
         validation_loss_nats_per_token=result.validation.loss_nats_per_token,
