@@ -50,3 +50,23 @@ def fabric_command(
     from simulator.question import KINDS
 
     publish(build(models.split(","), fabric, parse_single(settings, KINDS)), output, as_json=json)
+
+
+@app.command("scaling")
+def scaling_command(
+    runs: Annotated[Path, typer.Option(help="Run table (CSV), for one of python -m trainer sweep.")],
+    logs: Annotated[Optional[Path], typer.Option(help="Folder that holds the runs' folders, whose logs give loss curves.")] = None,  # noqa: UP045
+    law: Annotated[str, typer.Option(help="Law to fit.")] = "chinchilla",
+    count: Annotated[str, typer.Option(help="What N counts: active, active-non-embedding or total parameters.")] = "active",
+    columns: Annotated[Optional[str], typer.Option(help="Columns of a foreign table: n=..,d=..,loss=..")] = None,  # noqa: UP045
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Loss against parameters and tokens: local slopes, the fitted law, and what to scale next.
+
+    Example: python -m reports scaling --runs runs.csv --logs runs
+    """
+    from reports.publish import publish
+    from reports.scaling.build import build
+
+    publish(build(runs, logs, law, count, columns), output, as_json=json)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.page import Picture
+from simulator.units import show_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999",
@@ -79,3 +82,10 @@ def seconds_unit(largest_s: float) -> tuple[float, str]:
 def below(axes: "Axes", columns: int) -> None:
     """A legend under the axes, where it hides nothing."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, frameon=False)
+
+
+def counts(axis: "Axis") -> None:
+    """Make an axis, already logarithmic, one of counts: ticked at 1, 2 and 5 of every decade and labelled with k, M, G."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=15))
+    axis.set_major_formatter(lambda value, _: show_count(value))
+    axis.set_minor_locator(NullLocator())

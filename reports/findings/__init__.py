@@ -1,0 +1,1 @@
+"""Dated entries, and the drawings that no page offers."""

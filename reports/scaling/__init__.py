@@ -1,0 +1,1 @@
+"""The page about loss against parameters and tokens."""
