@@ -2,6 +2,7 @@
 
 from configuration.command import new_app
 from trainer.cli_generate import generate
+from trainer.cli_inspect import inspect
 from trainer.cli_measure import measure
 from trainer.cli_presets import list_presets, show
 from trainer.cli_pretrain import pretrain
@@ -11,6 +12,7 @@ app = new_app("The PyTorch trainer of Mixture-of-Experts language models, and it
 app.command("pretrain")(pretrain)
 app.command("measure")(measure)
 app.command("generate")(generate)
+app.command("inspect")(inspect)
 app.command("sweep")(sweep)
 app.command("list")(list_presets)
 app.command("show")(show)

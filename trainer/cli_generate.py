@@ -40,7 +40,7 @@ def generate(
     found = find_checkpoint(checkpoint)
     model, tokenizer = open_model(found), found.tokenizer()
     console = stderr()
-    console.print(f"[dim]{found.experiment.model.name} after {found.step:,} steps, {found.folder}[/dim]")
+    console.print(f"{found.experiment.model.name} after {found.step:,} steps, {found.folder}", soft_wrap=True, markup=False)
     if not as_json:
         _write(prompt)
     start = perf_counter()
@@ -59,7 +59,7 @@ def generate(
         _write("\n")
     count = len(completion.tokens)
     end = "the model ended the document" if completion.ended else "as many as asked for"
-    console.print(f"[dim]{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:,.0f} tokens/s): {end}[/dim]")
+    console.print(f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:,.0f} tokens/s): {end}")
     document = {
         "schema_version": 1,
         "checkpoint": str(found.folder),
