@@ -9,7 +9,8 @@ from fabrics.collectives.schedule import Group
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray
 
-LP_VARIABLES_MOST = 60_000
+LP_VARIABLES_MOST = 12_000
+WORK_SENDERS_MOST = 128
 ENDPOINTS_MOST = 2048
 ROUNDING = 1 - 1e-9
 """Bounds are lowered by this much, so that rounding never lifts one over what it bounds."""
@@ -140,12 +141,27 @@ def _sides(fabric: Fabric, rates: FloatArray) -> list[_Side]:
 
 
 def _cuts_s(fabric: Fabric, demand: FloatArray, rates: FloatArray) -> float:
-    bound = 0.0
-    for side in _sides(fabric, rates):
-        inside = np.isin(np.arange(fabric.size), list(side.ranks))
-        out, into = demand[np.ix_(inside, ~inside)].sum(), demand[np.ix_(~inside, inside)].sum()
-        bound = max(bound, out / side.out_bytes_per_s, into / side.into_bytes_per_s)
-    return bound
+    """Cuts, and the work bound: every byte takes at least as many links as the shortest way has, and all links together carry so much per second."""
+    sides = _sides(fabric, rates)
+    inside = np.zeros((len(sides), fabric.size))
+    for row, side in zip(inside, sides, strict=True):
+        row[list(side.ranks)] = 1
+    out = (inside @ demand * (1 - inside)).sum(axis=1) / [side.out_bytes_per_s for side in sides]
+    into = (inside @ demand.T * (1 - inside)).sum(axis=1) / [side.into_bytes_per_s for side in sides]
+    return float(max(out.max(), into.max(), _work_s(fabric, demand, rates)))
+
+
+def _work_s(fabric: Fabric, demand: FloatArray, rates: FloatArray) -> float:
+    import networkx as nx
+
+    senders = np.flatnonzero(demand.any(axis=1))
+    if len(senders) > WORK_SENDERS_MOST:
+        return 0.0
+    links = 0.0
+    for rank in senders.tolist():
+        hops = nx.single_source_shortest_path_length(fabric.graph, fabric.endpoints[rank])
+        links += sum(demand[rank, to] * hops[fabric.endpoints[to]] for to in np.flatnonzero(demand[rank]).tolist())
+    return float(links / rates.sum())
 
 
 def _group_s(fabric: Fabric, collective: str, group: Group, bytes_: float, rates: FloatArray, in_switch: bool) -> float:

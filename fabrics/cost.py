@@ -9,7 +9,6 @@ Everything is linear in bytes for one algorithm and protocol; a price list is th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,11 +17,12 @@ from configuration.errors import ConfigurationError, unknown
 from fabrics import nccl
 from fabrics.choice import TUNED, chosen
 from fabrics.collectives import COLLECTIVES
-from fabrics.collectives.schedule import Group, Phase, Schedule
+from fabrics.collectives.schedule import Group, Schedule
 from fabrics.graph import Fabric
-from fabrics.network import FloatArray, IntArray, Network
+from fabrics.network import FloatArray, Network
 from fabrics.profiles import Software, serves, software
 from fabrics.spec import Routing
+from fabrics.together import Alike, alike, together
 
 Placement = Sequence[Sequence[int]]
 """Groups that run the collective at the same time: each the ranks (indices of the fabric's endpoints) in order."""
@@ -162,16 +162,16 @@ def _price(fabric: Fabric, collective: str, placement: tuple[tuple[int, ...], ..
     if matrix is not None and collective != "all-to-all":
         raise ConfigurationError(f"{collective}: a matrix of shares is for all-to-all")
     groups = groups_of(fabric, placement)
+    batches = alike(groups)
     network = fabric.network(routing)
     protocols = software(fabric.spec.link_profile, network, collective)
     lines: list[Line] = []
     for name in algorithms if algorithm in ("auto", "nccl") else [algorithm]:
         usable = [protocol for protocol in protocols if serves(protocol, name)]
-        schedules = (
-            [algorithms[name](group) if matrix is None else algorithms[name](group, _shares(matrix, group.size)) for group in groups] if usable else [None]
-        )
-        if None not in schedules:
-            lines += _lines(network, name, [schedule for schedule in schedules if schedule is not None], usable, routing)
+        schedules = [_schedule(algorithms[name], batch, matrix) for batch in batches] if usable else [None]
+        possible = [schedule for schedule in schedules if schedule is not None]
+        if len(possible) == len(schedules):
+            lines += _lines(network, name, list(zip(batches, possible, strict=True)), usable, routing)
         elif algorithm not in ("auto", "nccl"):
             raise ConfigurationError(f"algorithm {name}: {collective} cannot run it on this placement with link profile {fabric.spec.link_profile.name}")
     if algorithm == "nccl" and collective in TUNED and lines:
@@ -201,26 +201,31 @@ def _shares(matrix: FloatArray, p: int) -> FloatArray:
     return matrix
 
 
-def _lines(network: Network, algorithm: str, schedules: list[Schedule], protocols: list[Software], routing: Routing) -> list[Line]:
-    """One line per protocol for the groups' schedules, phase by phase."""
-    phases = [merged for merged in (_merge(parts) for parts in zip_longest(*schedules)) if merged is not None]
+def _schedule(algorithm: Callable[..., Schedule | None], batch: Alike, matrix: FloatArray | None) -> Schedule | None:
+    stencil = batch.stencil()
+    return algorithm(stencil) if matrix is None else algorithm(stencil, _shares(matrix, stencil.size))
+
+
+def _lines(network: Network, algorithm: str, batches: list[tuple[Alike, Schedule]], protocols: list[Software], routing: Routing) -> list[Line]:
+    """One line per protocol for all groups, phase by phase."""
+    phases = together(batches)
     if not phases:
         return []
-    loads = [network.loads(merged.src, merged.dst, merged.share, routing) for merged in phases]
-    paths = [network.latencies(merged.src, merged.dst) for merged in phases]
+    loads = [network.loads(flows.src, flows.dst, flows.share, routing) for flows in phases]
+    paths = [network.latencies(flows.src, flows.dst) for flows in phases]
     lines = []
     for protocol in protocols:
         payload_bytes_per_s = network.bytes_per_s * protocol.efficiency
         times = [load / payload_bytes_per_s for load in loads]
-        latency_s = np.zeros(len(schedules))
-        for merged, (wire_s, mask) in zip(phases, paths, strict=True):
-            latency_s += merged.latency_s(wire_s, protocol.overhead_s[mask], protocol.gap_s[mask], len(schedules))
+        latency_s = [np.zeros(len(batch.ranks)) for batch, _ in batches]
+        for flows, (wire_s, mask) in zip(phases, paths, strict=True):
+            flows.add_latency(latency_s, wire_s, protocol.overhead_s[mask], protocol.gap_s[mask])
         longest = max(range(len(phases)), key=lambda i: float(times[i].max()))
         lines.append(
             Line(
                 algorithm=algorithm,
                 protocol=protocol.name,
-                latency_s=protocol.base_s + float(latency_s.max()),
+                latency_s=protocol.base_s + max(float(total.max()) for total in latency_s),
                 s_per_byte=float(sum(time.max() for time in times)),
                 bottleneck=network.link_name(int(times[longest].argmax())),
                 network=network,
@@ -229,46 +234,3 @@ def _lines(network: Network, algorithm: str, schedules: list[Schedule], protocol
             )
         )
     return lines
-
-
-@dataclass(frozen=True)
-class _Merged:
-    """The same phase of all groups; ``group[i]`` is the group of flow i; steps and messages per group."""
-
-    src: IntArray
-    dst: IntArray
-    share: FloatArray
-    group: IntArray
-    steps: FloatArray
-    around: bool
-    messages: IntArray
-
-    def latency_s(self, wire_s: FloatArray, overhead_s: FloatArray, gap_s: FloatArray, groups: int) -> FloatArray:
-        """Latency of each group."""
-        step = wire_s + overhead_s
-        flows = np.maximum(np.bincount(self.group, minlength=groups), 1)
-        if self.around:
-            per_step = np.bincount(self.group, step, groups) / flows
-        else:
-            per_step = np.zeros(groups)
-            np.maximum.at(per_step, self.group, step)
-        gap = np.bincount(self.group, gap_s, groups) / flows
-        return np.asarray(self.steps * per_step + np.maximum(self.messages - 1, 0) * gap)
-
-
-def _merge(parts: tuple[Phase | None, ...]) -> _Merged | None:
-    present = [(i, part) for i, part in enumerate(parts) if part is not None]
-    if not present:
-        return None
-    steps, messages = np.zeros(len(parts)), np.zeros(len(parts), dtype=np.int64)
-    for i, part in present:
-        steps[i], messages[i] = part.steps, part.messages
-    return _Merged(
-        src=np.concatenate([part.src for _, part in present]),
-        dst=np.concatenate([part.dst for _, part in present]),
-        share=np.concatenate([part.share for _, part in present]),
-        group=np.repeat([i for i, _ in present], [len(part.src) for _, part in present]),
-        steps=steps,
-        around=present[0][1].around,
-        messages=messages,
-    )

@@ -8,6 +8,7 @@ import numpy as np
 from configuration.files import write_atomically
 from fabrics.cost import cost
 from fabrics.explain.hashing import Hashing
+from fabrics.explain.paths import pair_kinds
 from fabrics.explain.walk import Walk
 from fabrics.graph import Fabric
 from fabrics.network import FloatArray
@@ -55,13 +56,12 @@ def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
 
 
 def _drawn(fabric: Fabric) -> set[str]:
-    """All nodes of a small fabric; of a large one the first accelerators and the switches on their way to each other."""
+    """All nodes of a small fabric; of a large one the first accelerators and what lies between the first and one partner of each kind."""
     if fabric.size <= ACCELERATORS_DRAWN:
         return set(fabric.graph)
-    names = set(fabric.endpoints[:ACCELERATORS_DRAWN])
-    for partner in range(1, ACCELERATORS_DRAWN):
-        toward = fabric.routes.toward(partner)
-        names |= fabric.routes.between(0, toward)
+    names = set(fabric.endpoints[: ACCELERATORS_DRAWN // 4])
+    for partner, _ in pair_kinds(fabric):
+        names |= fabric.routes.between(0, fabric.routes.toward(partner))
     return names
 
 

@@ -2,6 +2,7 @@
 
 from fabrics.cost import cost
 from fabrics.explain.sections import Rows, Section
+from fabrics.explain.walk import LINK_BY_LINK_MOST
 from fabrics.graph import Fabric
 from fabrics.placement import groups
 from fabrics.units import bytes_text, seconds
@@ -21,6 +22,7 @@ def highest_tier(fabric: Fabric, src: int, dst: int) -> str:
 def section(fabric: Fabric) -> Section:
     """A row per group size and layout; all groups run at once."""
     rows = []
+    small = fabric.size <= LINK_BY_LINK_MOST
     for size in SIZES:
         if size > fabric.size or fabric.size % size or size == 1:
             continue
@@ -29,7 +31,8 @@ def section(fabric: Fabric) -> Section:
                 continue
             placement = groups(fabric, None, size, strided=strided)
             first = placement[0]
-            tier = max((highest_tier(fabric, first[0], first[i]) for i in {1, size // 2, size - 1}), key=lambda kind: _height(fabric, kind))
+            reach = sorted({1, size // 2, size - 1} if small else {size - 1})
+            tier = max((highest_tier(fabric, first[0], first[i]) for i in reach), key=lambda kind: _height(fabric, kind))
             exchange = cost(fabric, "all-to-all", placement, BYTES)
             reduce = cost(fabric, "all-reduce", placement, BYTES)
             layout = "far apart" if strided else "neighbours"
