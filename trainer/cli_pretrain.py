@@ -13,12 +13,14 @@ from configuration.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from trainer.generation import Completion
     from trainer.loop.experiment import Experiment
     from trainer.loop.run import RunResult
 
 Log = Callable[[str], None]
 
 MODEL, DATA, TRAINING = "tiny-moe", "simple-corpus", "basic"
+PROMPT_TOKENS, SAMPLE_TOKENS = 16, 96
 
 
 def pretrain(
@@ -52,7 +54,9 @@ def pretrain(
     else:
         experiment, folder = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, log)
     result = _trained(experiment, folder, threads, log, resume=resume is not None)
-    emit(result.as_dict(), as_json=as_json, output=output, show=lambda out: _show(result, out))
+    sample = _sample(result)
+    document = result.as_dict() | {"sample": {"prompt": sample.prompt, "text": sample.text}}
+    emit(document, as_json=as_json, output=output, show=lambda out: _show(result, sample, out))
 
 
 def _resumed(where: str, threads: int | None) -> "tuple[Experiment, Path, int]":
@@ -88,7 +92,19 @@ def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: L
     return train(experiment, run_folder=folder, log=log, resume=resume)
 
 
-def _show(result: "RunResult", console: "Console") -> None:
+def _sample(result: "RunResult") -> "Completion":
+    """What the model writes after the first words of the held-out text."""
+    from trainer.data.tokenizer import BEGIN_ID, END_ID
+    from trainer.generation import Sampling, generate
+
+    tokenizer, begin_token = result.data.tokenizer, result.experiment.data.begin_token
+    prompt = tokenizer.decode(int(token) for token in result.data.validation[:PROMPT_TOKENS] if token not in (BEGIN_ID, END_ID))
+    sampling = Sampling(seed=result.experiment.training.seed)
+    return generate(result.model, tokenizer, prompt, tokens=SAMPLE_TOKENS, sampling=sampling, begin_token=begin_token)
+
+
+def _show(result: "RunResult", sample: "Completion", console: "Console") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     validation, unigram = result.validation, result.data.facts.unigram_nats_per_token
@@ -107,6 +123,7 @@ def _show(result: "RunResult", console: "Console") -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table, soft_wrap=True)
+    console.print(f"\n[bold]{escape(sample.prompt)}[/bold]{escape(sample.text)}", soft_wrap=True)
 
 
 def _load(result: "RunResult") -> str:

@@ -1,7 +1,7 @@
 """Checkpoints: folders that appear whole or not at all, hold no pickle, and are enough to generate from or to resume exactly."""
 
 from trainer.checkpoints.folder import Checkpoint, checkpoints_in, find_checkpoint, remove_old
-from trainer.checkpoints.load import load_model_weights, load_training_state, restore_model
+from trainer.checkpoints.load import load_model_weights, load_training_state
 from trainer.checkpoints.save import save_checkpoint
 
-__all__ = ["Checkpoint", "checkpoints_in", "find_checkpoint", "load_model_weights", "load_training_state", "remove_old", "restore_model", "save_checkpoint"]
+__all__ = ["Checkpoint", "checkpoints_in", "find_checkpoint", "load_model_weights", "load_training_state", "remove_old", "save_checkpoint"]

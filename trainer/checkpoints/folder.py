@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from configuration.errors import ConfigurationError
 from configuration.files import read_json
@@ -79,7 +80,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def damaged(folder: Path, file: str, reason: object) -> ConfigurationError:
     """The error for a file of a checkpoint that is cut off or does not belong to it."""
-    return ConfigurationError(f"checkpoint {folder}: {file} is damaged or cut off ({reason}){_older(folder)}")
+    return ConfigurationError(f"checkpoint {folder}: {file} is damaged or cut off ({shorten(str(reason), 200)}){_older(folder)}")
 
 
 def remove_old(run: Path, keep: int) -> None:

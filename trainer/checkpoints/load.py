@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from trainer.model import MoETransformer
-
 
 def load_model_weights(checkpoint: Checkpoint, model: "nn.Module") -> None:
     """Put the weights of ``checkpoint`` into ``model``. Raises ConfigurationError when they are cut off or of another model."""
@@ -22,15 +20,6 @@ def load_model_weights(checkpoint: Checkpoint, model: "nn.Module") -> None:
         load_model(model, checkpoint.folder / MODEL_FILE, device=str(next(model.parameters()).device))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise damaged(checkpoint.folder, MODEL_FILE, error) from None
-
-
-def restore_model(checkpoint: Checkpoint, *, device: str = "cpu") -> "MoETransformer":
-    """The trained model of ``checkpoint``. Raises ConfigurationError when its weights are cut off."""
-    from trainer.model import build_model
-
-    model = build_model(checkpoint.experiment.model, checkpoint.experiment.plan, seed=0, device=device)
-    load_model_weights(checkpoint, model)
-    return model
 
 
 def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer") -> None:
