@@ -92,12 +92,13 @@ def _show_fit(console: "Console", document: dict[str, Any]) -> None:
 
 
 def _constants(device: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    found = [(name, device[name]) for name in ("launch_overhead_s", "host_overhead_s", "exponentials_per_s") if device[name] is not None]
+    found = [
+        (name, device[name]) for name in ("launch_overhead_s", "listed_launch_overhead_s", "host_overhead_s", "exponentials_per_s") if device[name] is not None
+    ]
     for kind, rate in device["kernels"].items():
         found.append((f"{kind} bytes_per_s", rate["bytes_per_s"]))
         found += [(f"{kind} {item} {name}", constant) for name in ("flops_per_s", "backward_flops_per_s") for item, constant in rate[name].items()]
-        if rate["launch_overhead_s"] is not None:
-            found.append((f"{kind} launch_overhead_s", rate["launch_overhead_s"]))
+        found += [(f"{kind} {name}", rate[name]) for name in ("launch_overhead_s", "product_overhead_s") if rate[name] is not None]
     return found
 
 

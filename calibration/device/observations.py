@@ -17,11 +17,11 @@ from simulator.specs import ModelSpec, Plan
 from simulator.specs.device import PRICED_KINDS
 from simulator.time.kernels import work
 
-Term = Literal["launches", "flops", "backward_flops", "bytes", "exponentials"]
+Term = Literal["launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "exponentials"]
 
 
 class Quantity(NamedTuple):
-    """One unknown of the cost model: seconds per launch, FLOP (of one element type), byte or exponential.
+    """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte or exponential.
 
     ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs there are apart.
     """
@@ -32,6 +32,7 @@ class Quantity(NamedTuple):
 
 
 EXPONENTIALS = Quantity("exponentials")
+LISTED_LAUNCHES = Quantity("listed_launches")
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,16 @@ def runs(program: Program) -> Iterator[tuple[tuple[Operation, ...], Bindings, in
 def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
     compiled = work(operations)
     flops, launches, exponentials = compiled.flops.at(bindings), compiled.launches.at(bindings), compiled.exponentials.at(bindings)
+    products = compiled.further_products(bindings)
     traffic = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
     for position, operation in enumerate(operations):
         if operation.kind not in PRICED_KINDS:
             continue
         row = done[operation.phase, operation.component]
-        row[Quantity("launches", operation.kind)] += count * float(launches[position])
+        row[LISTED_LAUNCHES if compiled.listed[position] else Quantity("launches", operation.kind)] += count * float(launches[position])
+        if products[position]:
+            row[Quantity("products", operation.kind)] += count * float(products[position])
         row[Quantity("bytes", operation.kind)] += count * float(traffic[position])
         if exponentials[position]:
             row[EXPONENTIALS] += count * float(exponentials[position])

@@ -87,7 +87,8 @@ def _gemm(row: Row) -> dict[Quantity, float]:
 
 def _grouped_gemm(row: Row) -> dict[Quantity, float]:
     rows, k, n = row["tokens"], row["k"], row["n"]
-    return _product(Kind.GROUPED_GEMM, 2.0 * rows * k * n, rows * k + row["experts"] * k * n + rows * n, row.get("dtype", "bf16"))
+    work = _product(Kind.GROUPED_GEMM, 2.0 * rows * k * n, rows * k + row["experts"] * k * n + rows * n, row.get("dtype", "bf16"))
+    return work | {Quantity("products", Kind.GROUPED_GEMM): row["experts"] - 1.0}
 
 
 def _attention_forward(row: Row) -> dict[Quantity, float]:

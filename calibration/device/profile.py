@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibration.device.fit import Coefficient, Fit
-from calibration.device.observations import EXPONENTIALS, Quantity
+from calibration.device.observations import EXPONENTIALS, LISTED_LAUNCHES, Quantity
 from configuration.errors import ConfigurationError
 from configuration.spec import validated
 from simulator.components import Kind
@@ -41,6 +41,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
     notes: list[str] = []
     items = sorted({quantity.item for quantity in fit.coefficients if quantity.term == "flops"})
     common = fit.coefficients[Quantity("launches", Kind.POINTWISE)]
+    listed = fit.coefficients.get(LISTED_LAUNCHES)
     kernels: dict[str, Any] = {}
     for kind in PRICED_KINDS:
         rate: dict[str, Any] = {"bytes_per_s": _bandwidth(fit, origin, kind, notes)}
@@ -50,6 +51,8 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         own = fit.coefficients.get(Quantity("launches", kind), common)
         if own != common:
             rate["launch_overhead_s"] = _duration(own, origin, f"launch overhead of {kind}", notes)
+        if (further := fit.coefficients.get(Quantity("products", kind))) is not None:
+            rate["product_overhead_s"] = _duration(further, origin, f"product_overhead_s of {kind}", notes)
         kernels[kind.value] = rate
     data = {
         "name": origin.name,
@@ -61,6 +64,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         "peak_flops_per_s": base.model_dump(mode="json")["peak_flops_per_s"] if base else {},
         "launch_overhead_s": _duration(common, origin, "launch overhead", notes),
         "host_overhead_s": _host(origin, base, notes),
+        "listed_launch_overhead_s": None if listed is None else _duration(listed, origin, "listed_launch_overhead_s", notes),
         "exponentials_per_s": _exponentials(fit, origin, notes),
         "kernels": kernels,
     }

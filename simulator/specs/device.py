@@ -27,7 +27,7 @@ class Overhead(Constant):
 
 class KernelRate(Spec):
     """How fast kernels of one kind run: seconds = launches × launch overhead + FLOPs / ``flops_per_s`` + traffic / ``bytes_per_s``,
-    and exponentials / ``exponentials_per_s`` of the device.
+    exponentials / ``exponentials_per_s`` of the device, and further products of a group × ``product_overhead_s``.
 
     The terms add: a kernel of small dimensions is slow because its traffic is large beside its FLOPs, which is how the rate
     depends on size. Kinds without ``flops_per_s`` are priced by their traffic alone.
@@ -39,6 +39,8 @@ class KernelRate(Spec):
     """Where the backward pass runs other kernels: attention."""
     launch_overhead_s: Overhead | None = None
     """Where it differs from the device's own."""
+    product_overhead_s: Overhead | None = None
+    """Of each further matrix product in one launch of a grouped kernel."""
 
 
 PRICED_KINDS = tuple(kind for kind in Kind if kind not in (Kind.COLLECTIVE, Kind.HOST_SYNC))
@@ -60,6 +62,8 @@ class DeviceSpec(Spec):
     peak_flops_per_s: Annotated[dict[Literal["fp32", "bf16"], Constant], Field(default_factory=dict)]
     launch_overhead_s: Overhead
     host_overhead_s: Overhead
+    listed_launch_overhead_s: Overhead | None = None
+    """Of each launch of a call over all parameters at once, where it is less than others': no Python lies between them."""
     exponentials_per_s: Constant | None = None
     """Elements that kernels raise e to (softmax, SiLU) take this time beside that of their traffic; None: they take no more."""
     kernels: dict[Kind, KernelRate]

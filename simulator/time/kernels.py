@@ -36,6 +36,14 @@ class Work:
     """1 where the operation's inputs are of a 16-bit type."""
     backward: NDArray[np.intp]
     """1 where the operation belongs to the backward pass."""
+    groups: Sizes
+    listed: NDArray[np.intp]
+    """1 where one call launches a kernel for each parameter of a list."""
+
+    def further_products(self, bindings: Bindings) -> Floats:
+        """Matrix products beyond one a launch."""
+        further: Floats = np.maximum(self.groups.at(bindings) - self.launches.at(bindings), 0.0)
+        return further
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,24 +74,28 @@ def work(operations: tuple[Operation, ...]) -> Work:
         np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
         np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=np.intp),
         np.array([operation.phase is Phase.BACKWARD for operation in operations], dtype=np.intp),
+        Sizes.of([operation.gemm.groups if operation.gemm is not None else ZERO for operation in operations]),
+        np.array([operation.launches.factor > 1 for operation in operations], dtype=np.intp),
     )
 
 
 @lru_cache(maxsize=64)
-def _rates(device: "_ById") -> tuple[Floats, Floats, Floats]:
-    """Seconds per FLOP (kind, narrow, backward), per byte (kind) and per launch (kind); collectives and host reads are not priced here."""
+def _rates(device: "_ById") -> tuple[Floats, Floats, Floats, Floats]:
+    """Seconds per FLOP (kind, narrow, backward), byte (kind), launch (kind, listed) and further product (kind); collectives and host reads have none."""
     spec = device.spec
-    per_flop, per_byte, per_launch = np.zeros((len(_KINDS), 2, 2)), np.zeros(len(_KINDS)), np.zeros(len(_KINDS))
+    per_flop, per_byte, per_launch, per_product = (np.zeros((len(_KINDS), *shape)) for shape in ((2, 2), (), (2,), ()))
     for kind in PRICED_KINDS:
         rate = spec.kernels[kind]
         row = _KINDS.index(kind)
         per_byte[row] = 1 / rate.bytes_per_s.value
-        per_launch[row] = (rate.launch_overhead_s or spec.launch_overhead_s).value
+        launch = rate.launch_overhead_s or spec.launch_overhead_s
+        per_launch[row] = [launch.value, (spec.listed_launch_overhead_s or launch).value]
+        per_product[row] = 0.0 if rate.product_overhead_s is None else rate.product_overhead_s.value
         for column, item in enumerate(_ITEMS):
             forward = rate.flops_per_s.get(item) or next(iter(rate.flops_per_s.values()), None)
             backward = rate.backward_flops_per_s.get(item) or forward
             per_flop[row, column] = [0.0 if constant is None else 1 / constant.value for constant in (forward, backward)]
-    return per_flop, per_byte, per_launch
+    return per_flop, per_byte, per_launch, per_product
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ class _ById:
 def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSpec) -> Cost:
     """Price ``operations`` for given numbers on ``device``."""
     compiled = work(operations)
-    per_flop, per_byte, per_launch = _rates(_ById(device))
+    per_flop, per_byte, per_launch, per_product = _rates(_ById(device))
     flops = compiled.flops.at(bindings)
     traffic: Floats = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
@@ -110,6 +122,7 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     moving = traffic * per_byte[compiled.kinds]
     exponentials = compiled.exponentials.at(bindings) / device.exponentials_per_s.value if device.exponentials_per_s is not None else 0.0
     arithmetic = flops * per_flop[compiled.kinds, compiled.narrow, compiled.backward]
-    seconds = launches * per_launch[compiled.kinds] + arithmetic + exponentials + moving
+    started = launches * per_launch[compiled.kinds, compiled.listed] + compiled.further_products(bindings) * per_product[compiled.kinds]
+    seconds = started + arithmetic + exponentials + moving
     host = np.zeros_like(seconds) if device.host_and_device_are_one else launches * device.host_overhead_s.value
     return Cost(flops, traffic, launches, seconds, moving, host)

@@ -1,0 +1,71 @@
+"""Tables of kernels timed alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from calibration.device.fit import fit
+from calibration.device.held_out import held_out_errors
+from calibration.device.observations import EXPONENTIALS, Quantity
+from calibration.device.probes import WORK, load_probes
+from calibration.device.profile import build_profile
+from calibration.device.sources import gather
+from configuration.errors import ConfigurationError
+from simulator.components import Kind
+from simulator.specs.presets import DEVICES
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "gpu"
+
+
+def test_work_of_a_matrix_product() -> None:
+    work = WORK["gemm"]({"m": 2, "n": 3, "k": 5, "dtype": "bf16"})
+    assert work[Quantity("flops", Kind.GEMM, "bf16")] == 2 * 2 * 3 * 5
+    assert work[Quantity("bytes", Kind.GEMM)] == 2 * (2 * 5 + 5 * 3 + 2 * 3)
+
+
+def test_work_of_attention_counts_the_causal_half() -> None:
+    row = {"batch": 1, "heads": 2, "sequence": 4, "head_dim": 8}
+    forward, both = WORK["attention_forward"](row), WORK["attention_forward_backward"](row)
+    # Two products of 2·B·H·S·S·C FLOPs, halved; five backward.
+    assert forward[Quantity("flops", Kind.ATTENTION, "bf16")] == 2 * 1 * 2 * 4 * 4 * 8
+    assert both[Quantity("backward_flops", Kind.ATTENTION, "bf16")] == 5 * 1 * 2 * 4 * 4 * 8
+    # Four tensors of 64 elements in bf16, eight logarithms in fp32.
+    assert forward[Quantity("bytes", Kind.ATTENTION)] == 2 * 4 * 64 + 4 * 8
+    assert both[Quantity("bytes", Kind.ATTENTION)] == 2 * 12 * 64 + 2 * 4 * 8
+
+
+def test_silu_raises_e_to_every_element() -> None:
+    assert WORK["silu"]({"elements": 10, "bytes": 40})[EXPONENTIALS] == 10
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    path.write_text(json.dumps({"kind": "gemm", "m": 1, "n": 1, "us": 1.0}) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="line 1: field 'k'"):
+        load_probes(path)
+
+
+def test_kinds_that_are_not_fitted_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    rows = [{"kind": "add", "elements": 1, "bytes": 6, "us": 1.0}, {"kind": "clip_grad_norm", "us": 3.0}, {"kind": "novel", "us": 1.0}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert set(load_probes(path).left_out) == {"clip_grad_norm", "novel"}
+
+
+@pytest.mark.parametrize(("preset", "table"), [("h100-sxm-80gb", "h100_kernels.jsonl"), ("h200-sxm-141gb", "h200_kernels.jsonl")])
+def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str) -> None:
+    if not (SHARED / table).is_file():
+        pytest.skip(f"the kernel timings {table} are not beside this checkout")
+    device = DEVICES.load(preset)
+    sources = gather([], [load_probes(SHARED / table)], preset, "2026-11-22")
+    again = build_profile(fit(sources.observations, sources.own_launches), sources.origin, device).device
+    assert again.memory_bytes == device.memory_bytes
+    for kind, rate in device.kernels.items():
+        assert again.kernels[kind].bytes_per_s.value == pytest.approx(rate.bytes_per_s.value, rel=1e-3)
+        for item, constant in rate.flops_per_s.items():
+            assert again.kernels[kind].flops_per_s[item].value == pytest.approx(constant.value, rel=1e-3)
+    errors = {error.name: error.median for error in held_out_errors(sources.observations, sources.own_launches)}
+    assert errors["gemm"] < 0.12
+    assert errors["grouped_gemm"] < 0.10
+    assert errors["attention_forward_backward"] < 0.20
