@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from calibration.device.validation import Validation
 
+Quiet = Annotated[
+    float, typer.Option("--quiet", min=0, max=1, help="Leave out steps beside which the yardstick ran slower than this share of its best; 0 keeps all.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -24,6 +27,7 @@ def fit(
     probes: Annotated[list[Path] | None, typer.Option("--probes", help="Table of kernels timed alone (JSON lines). Repeatable.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="Device (preset or file) whose peaks are kept, and what was not measured.")] = None,
     date: Annotated[str | None, typer.Option("--date", help="Day of the measurements, for the references; default: the newest file's.")] = None,
+    quiet: Quiet = 0.85,
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the profile (YAML) to this file.")] = None,
 ) -> None:
@@ -35,14 +39,14 @@ def fit(
     from calibration.device.held_out import held_out_errors
     from calibration.device.probes import load_probes
     from calibration.device.profile import build_profile, to_yaml
-    from calibration.device.reports import load_steps
+    from calibration.device.reports import load_steps, undisturbed
     from calibration.device.sources import gather
     from configuration.files import write_atomically
     from simulator.specs.presets import DEVICES
 
     if (reports or probes) is None:
         raise ConfigurationError("fit: give measured StepReports, --probes, or both")
-    steps, tables = load_steps(reports or []), [load_probes(path) for path in probes or []]
+    (steps, disturbed), tables = undisturbed(load_steps(reports or []), quiet), [load_probes(path) for path in probes or []]
     sources = gather(steps, tables, name, date or _day([*(step.path for step in steps), *(table.path for table in tables)]))
     found = solve(sources.observations, sources.own_launches)
     profile = build_profile(found, sources.origin, DEVICES.load(base) if base else None)
@@ -55,7 +59,7 @@ def fit(
         "median_absolute_residual": float(median(abs(found.residuals))),
         "held_out": [asdict(error) for error in held_out_errors([o for table in tables for o in table.observations], sources.own_launches)] if tables else [],
         "not_fitted": profile.notes,
-        "left_out": sources.left_out,
+        "left_out": [*disturbed, *(f"{kind}: {why}" for kind, why in sources.left_out.items())],
     }
     emit(document, as_json=as_json, output=None, show=lambda console: _show_fit(console, document))
 
@@ -87,8 +91,8 @@ def _show_fit(console: "Console", document: dict[str, Any]) -> None:
         )
     for note in document["not_fitted"]:
         console.print(f"  not fitted: {note}")
-    for kind, why in document["left_out"].items():
-        console.print(f"  left out: {kind}: {why}")
+    for line in document["left_out"]:
+        console.print(f"  left out: {line}")
 
 
 def _constants(device: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -112,6 +116,7 @@ def validate(
     step_tolerance: Annotated[float, typer.Option(min=0, help="Median error of the step; the repeats' half-spread where that is larger.")] = 0.15,
     phase_tolerance: Annotated[float, typer.Option(min=0, help="Median error of each phase.")] = 0.25,
     advantage: Annotated[float, typer.Option(min=0, help="With --fitted-on: how many times smaller the error must be than that of one FLOP rate.")] = 2.0,
+    quiet: Quiet = 0.85,
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
 ) -> None:
@@ -119,14 +124,18 @@ def validate(
 
     Example: [bold]python -m calibration validate my-cpu.yaml held-out/ --fitted-on fit/ --check[/bold]
     """
-    from calibration.device.reports import load_steps
+    from calibration.device.reports import load_steps, undisturbed
     from calibration.device.validation import validate as hold_against
     from simulator.specs.presets import DEVICES
 
-    found = hold_against(DEVICES.load(device), load_steps(reports), load_steps(fitted_on or []))
+    profile, steps, others = DEVICES.load(device), load_steps(reports), load_steps(fitted_on or [])
+    kept, disturbed = undisturbed(steps, quiet, beside=others)
+    if not kept:
+        raise ConfigurationError(f"validate: {disturbed[0]}; --quiet 0 keeps all")
+    found = hold_against(profile, kept, undisturbed(others, quiet, beside=steps)[0])
     missed = _missed(found, step_tolerance, phase_tolerance, advantage)
-    document = {"schema_version": 1, "device": device} | asdict(found) | {"advantage": found.advantage, "missed": missed}
-    emit(document, as_json=as_json, output=output, show=lambda console: _show_validation(console, found, missed))
+    document = {"schema_version": 1, "device": device} | asdict(found) | {"advantage": found.advantage, "left_out": disturbed, "missed": missed}
+    emit(document, as_json=as_json, output=output, show=lambda console: _show_validation(console, found, disturbed, missed))
     if check and missed:
         raise CheckMissedError("; ".join(missed))
 
@@ -144,7 +153,7 @@ def _missed(found: "Validation", step_tolerance: float, phase_tolerance: float, 
     return missed
 
 
-def _show_validation(console: "Console", found: "Validation", missed: list[str]) -> None:
+def _show_validation(console: "Console", found: "Validation", disturbed: list[str], missed: list[str]) -> None:
     from rich.table import Table
 
     from simulator.units import show_seconds
@@ -167,5 +176,7 @@ def _show_validation(console: "Console", found: "Validation", missed: list[str])
     console.print(f"{len(found.steps)} steps, the longest {found.span:.1f} times the shortest")
     if found.advantage is not None:
         console.print(f"one FLOP rate: {found.flops_per_s:.4g} FLOP/s; its median error is {found.advantage:.1f} times the profile's")
+    for line in disturbed:
+        console.print(f"left out: {line}")
     for line in missed:
         console.print(f"missed: {line}")

@@ -1,7 +1,7 @@
 """Measured StepReports, and the model and plan that they are of."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,22 @@ def load_steps(paths: Iterable[Path]) -> list[MeasuredStep]:
             raise ConfigurationError(f"{path}: no *.json in this folder (expected StepReports of 'python -m trainer measure')")
         files += found
     return [_load(path) for path in files]
+
+
+def undisturbed(steps: Sequence[MeasuredStep], share: float, beside: Sequence[MeasuredStep] = ()) -> tuple[list[MeasuredStep], list[str]]:
+    """Steps beside which the yardstick ran at least at ``share`` of its best rate, here or in ``beside``; a sentence for each other one.
+
+    The yardstick is a matrix product between the repeats: where it was slow, other work held the machine. Steps without one are kept.
+    """
+    best = max((step.report.provenance.yardstick_flops_per_s or 0.0 for step in (*steps, *beside)), default=0.0)
+    kept, disturbed = [], []
+    for step in steps:
+        rate = step.report.provenance.yardstick_flops_per_s
+        if rate is None or rate >= share * best:
+            kept.append(step)
+        else:
+            disturbed.append(f"{step.name}: the yardstick beside it ran at {rate / best:.0%} of its best rate: other work disturbed the measurement")
+    return kept, disturbed
 
 
 def _load(path: Path) -> MeasuredStep:

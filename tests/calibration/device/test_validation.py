@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calibration.device.profile import to_yaml
-from calibration.device.reports import load_steps
+from calibration.device.reports import load_steps, undisturbed
 from calibration.device.validation import single_flop_rate, validate
 from simulator.machine import this_machine
 from simulator.records.step_report import StepReport
@@ -35,6 +35,16 @@ def test_a_step_twice_as_long_is_an_error_of_a_half(truth: DeviceSpec, reports: 
     slow = reports["default"].model_copy(update={"time": reports["default"].time.model_copy(update={"step_s": 2 * reports["default"].time.step_s})})
     (error,) = validate(truth, load_steps([write({"slow": slow}, "slow")]), []).steps
     assert error.step == pytest.approx(-0.5)
+
+
+def test_a_step_beside_a_slow_yardstick_is_left_out_and_named(reports: dict[str, StepReport], write: Writer) -> None:
+    def beside(name: str, rate: float | None) -> StepReport:
+        return reports[name].model_copy(update={"provenance": reports[name].provenance.model_copy(update={"yardstick_flops_per_s": rate})})
+
+    steps = load_steps([write({"default": beside("default", 1e11), "long": beside("long", 8e10), "small": beside("small", None)}, "steps")])
+    kept, disturbed = undisturbed(steps, 0.85)
+    assert [step.name for step in kept] == ["default", "small"]
+    assert disturbed[0].startswith("long: the yardstick beside it ran at 80%")
 
 
 def test_the_single_rate_is_flops_over_time(reports: dict[str, StepReport]) -> None:
@@ -95,7 +105,9 @@ def test_a_type_without_a_rate_is_said(truth: DeviceSpec, tmp_path: Path) -> Non
 
 
 def test_the_cpu_experiment_holds() -> None:
-    found = validate(DEVICES.load("cpu"), load_steps([MEASURED / "held-out"]), load_steps([MEASURED / "fit"]))
+    held_out, fitted = load_steps([MEASURED / "held-out"]), load_steps([MEASURED / "fit"])
+    quiet, _ = undisturbed(held_out, 0.85, beside=fitted)
+    found = validate(DEVICES.load("cpu"), quiet, undisturbed(fitted, 0.85, beside=held_out)[0])
     assert found.span > 30
     assert found.median_step < max(0.15, found.median_half_spread)
     assert all(error < 0.25 for error in found.median_phases.values())
