@@ -98,6 +98,7 @@ def explain(
     flows_per_pair: FlowsOption = None,
     fail: FailOption = None,
     slow: SlowOption = None,
+    worst_failure: Annotated[bool, typer.Option("--worst-failure", help="Also find the single failure that costs that all-to-all most.")] = False,
     png: Annotated[Path | None, typer.Option("--png", help="Draw the tiers with links coloured by load to this file.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write everything as one offline page to this file.")] = None,
     set_: SetOption = None,
@@ -110,7 +111,7 @@ def explain(
     from fabrics.explain.walk import walk_over
 
     network = load(fabric, set_, routing, seed, flows_per_pair, fail, slow)
-    explanation = explain_fabric(network, walk_over(network, ranks, bytes_per_pair))
+    explanation = explain_fabric(network, walk_over(network, ranks, bytes_per_pair), worst_failure=worst_failure)
     if png is not None:
         from fabrics.explain.drawing import tiers_figure, write_png
 

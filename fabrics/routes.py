@@ -123,9 +123,11 @@ class Routes:
 
     def _spread(self, src: IntArray, dst: IntArray, size: FloatArray) -> FloatArray:
         load = [0.0] * self._links
+        if not len(dst):
+            return np.array(load)
         order = np.argsort(dst, kind="stable")
         src, dst, size = src[order], dst[order], size[order]
-        starts = np.flatnonzero(np.r_[True, dst[1:] != dst[:-1]]) if len(dst) else np.array([], dtype=np.int64)
+        starts = np.flatnonzero(np.r_[True, dst[1:] != dst[:-1]])
         for start, stop in zip(starts, [*starts[1:], len(dst)], strict=True):
             toward = self.toward(int(dst[start]))
             at: dict[int, float] = {}

@@ -47,9 +47,9 @@ def alike(groups: Sequence[Group]) -> list[Alike]:
     found: dict[tuple[int, bytes], list[Group]] = {}
     patterns: dict[tuple[int, bytes], IntArray] = {}
     for group in groups:
-        _, first, place = np.unique(group.domains, return_index=True, return_inverse=True)
         # Domains numbered in the order in which the group names them.
-        pattern = np.argsort(np.argsort(first))[place]
+        number: dict[int, int] = {}
+        pattern = np.array([number.setdefault(domain, len(number)) for domain in group.domains.tolist()], dtype=np.int64)
         key = (group.size, pattern.tobytes())
         found.setdefault(key, []).append(group)
         patterns[key] = pattern

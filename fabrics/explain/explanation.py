@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fabrics.explain import glossary, groups, hashing, paths, tiers, walk, what_if
+from fabrics.explain import failing, glossary, groups, hashing, paths, tiers, walk, what_if
 from fabrics.explain.sections import Section
 from fabrics.explain.walk import LINK_BY_LINK_MOST, Walk
 from fabrics.graph import Fabric
@@ -32,9 +32,10 @@ class Explanation:
         }
 
 
-def explain(fabric: Fabric, walked: Walk) -> Explanation:
-    """Everything that is known about a fabric; ``walked`` is the all-to-all it is shown on."""
+def explain(fabric: Fabric, walked: Walk, *, worst_failure: bool = False) -> Explanation:
+    """Everything that is known about a fabric; ``walked`` is the all-to-all it is shown on; ``worst_failure`` tries single failures too."""
     hashed = hashing.sample(fabric, walked.bytes_per_pair) if fabric.size <= LINK_BY_LINK_MOST else None
+    loads = busy(fabric, walked)
     parts = [
         tiers.section(fabric),
         paths.section(fabric),
@@ -42,9 +43,10 @@ def explain(fabric: Fabric, walked: Walk) -> Explanation:
         groups.section(fabric),
         hashing.section(hashed),
         what_if.section(fabric, walked),
+        *([failing.section(fabric, walked, loads)] if worst_failure else []),
         glossary.section(fabric),
     ]
-    return Explanation(fabric, walked, parts, busy(fabric, walked), hashed)
+    return Explanation(fabric, walked, parts, loads, hashed)
 
 
 def busy(fabric: Fabric, walked: Walk) -> FloatArray | None:

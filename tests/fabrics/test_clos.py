@@ -110,3 +110,16 @@ def test_a_failed_spine_leaves_half_the_uplinks_and_a_slow_one_is_avoided() -> N
     # leaf0 keeps 1.5 of 2 uplinks and spreads its traffic 1:2 over them.
     slow = cost(fabric.without(slow={"leaf0:spine0": 0.5}), "all-to-all", [ALL], 16e6)
     assert slow.transfer_s[0] == pytest.approx(base / 0.75)
+
+
+def test_the_worst_single_failure_is_found() -> None:
+    from fabrics.failures import by_cost, candidates
+
+    fabric = network(spines=2).without(slow={"leaf0:spine0": 0.5})
+    names = candidates(fabric)
+    assert set(names) == {"spine0", "spine1", *(f"leaf{leaf}:spine{spine}" for leaf in range(4) for spine in range(2))}
+    worst = by_cost(fabric, names, lambda changed: float(cost(changed, "all-to-all", [ALL], 16e6).transfer_s[0]))
+    # Without spine1 leaf0 keeps half of one uplink: a quarter of what it had when whole.
+    assert worst[0].name in ("spine1", "leaf0:spine1")
+    assert worst[0].time_s == pytest.approx(4 * 1920e-6)
+    assert by_cost(network(spines=1), ["spine0"], lambda changed: 0.0)[0].time_s == float("inf")

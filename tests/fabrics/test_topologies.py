@@ -108,3 +108,15 @@ def test_faults_of_explicit_networks_are_told(tmp_path: Path, change: dict[str, 
     file.write_text(yaml.safe_dump(network | change))
     with pytest.raises(ConfigurationError, match=told):
         load_fabric(str(file))
+
+
+def test_all_to_all_on_a_torus_is_bound_by_the_work_of_its_links() -> None:
+    from fabrics.bounds import lower_bound
+    from fabrics.cost import groups_of
+
+    fabric = load_fabric("tpu-v4-cube", {"link_profile": "ideal"})
+    everyone = [tuple(range(64))]
+    # Three links on average over all 64 (a chip itself included), 64 chips, 384 links.
+    expected = 3 * 64 * 64e6 / (384 * 50e9)
+    assert cost(fabric, "all-to-all", everyone, 64e6).transfer_s[0] == pytest.approx(expected)
+    assert lower_bound(fabric, "all-to-all", groups_of(fabric, everyone), 64e6, fabric.bytes_per_s).transfer_s == pytest.approx(expected)
