@@ -1,7 +1,7 @@
 """``python -m calibration scaling``: fit scaling laws to a run table and ask them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +9,22 @@ from configuration.command import CheckMissedError, emit, new_app
 from configuration.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from calibration.scaling.gates import Gates
+    from calibration.scaling.objective import Objective
+    from calibration.scaling.points import Points
 
 scaling_app = new_app("Scaling laws: loss against parameters, tokens and experts, fitted to a table of runs.")
+
+Runs = Annotated[Path, typer.Option(help="Run table (CSV).")]
+Columns = Annotated[str | None, typer.Option(help="Columns of a foreign table: n=..,d=..,loss=.. (also c, e, u, total, run, any field).")]
+Delta = Annotated[float, typer.Option(help="Huber's delta on the log loss; 'inf' is least squares.")]
+Count = Annotated[str, typer.Option(help="What N counts: active, active-non-embedding or total parameters.")]
+Priors = Annotated[list[str] | None, typer.Option("--prior", help="Normal prior NAME=MEAN:SD on a coefficient (on its logarithm for a factor); repeatable.")]
+Band = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Runs outside this band of D/N do not enter the fit.")]
+Resamples = Annotated[int, typer.Option(min=100, help="Bootstrap refits.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of random starts and of the bootstrap.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")]
 
 
 @scaling_app.callback()
@@ -21,58 +34,63 @@ def _scaling() -> None:
 
 @scaling_app.command("fit", epilog="Example: python -m calibration scaling fit --runs runs.csv --law chinchilla")
 def fit_command(
-    runs: Annotated[Path, typer.Option(help="Run table (CSV).")],
-    law: Annotated[str, typer.Option(help="Law to fit.")] = "chinchilla",
-    columns: Annotated[str | None, typer.Option(help="Columns of a foreign table: n=..,d=..,loss=.. (also c, e, u, total, run, any field).")] = None,
+    runs: Runs,
+    law: Annotated[str, typer.Option(help="Law to fit (see 'scaling laws').")] = "chinchilla",
+    columns: Columns = None,
     holdout_above: Annotated[float | None, typer.Option(metavar="FLOPS", help="Keep runs of more training FLOPs out of the fit, to test it.")] = None,
-    delta: Annotated[float, typer.Option(help="Huber's delta on the log loss; 'inf' is least squares.")] = 1e-3,
-    count: Annotated[str, typer.Option(help="What N counts: active, active-non-embedding or total parameters.")] = "active",
-    tokens_per_parameter: Annotated[str, typer.Option(metavar="LOW,HIGH", help="Runs outside this band of D/N do not enter the fit.")] = "0.41,1000",
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap refits.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random starts and of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="N,D[,E]", help="Judge here, for one 70e9,1.4e12; the run of most compute when left out.")] = None,
+    delta: Delta = 1e-3,
+    prior: Priors = None,
+    count: Count = "active",
+    tokens_per_parameter: Band = "0.41,1000",
+    origins: Annotated[int, typer.Option(min=0, help="Rolling cuts of the backtest; 0 leaves it at the held-out runs.")] = 5,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
-    """Fit a law to a run table: coefficients with intervals, the certificate of the optimum, and the verdict."""
-    from calibration.scaling.bootstrap import bootstrap
+    """Fit a law to a run table: coefficients with intervals, the certificate of the optimum, backtest and verdict."""
+    from calibration.scaling.display import show_fit
     from calibration.scaling.document import fit_document
-    from calibration.scaling.fit import FitError, fit
-    from calibration.scaling.gates import Gates, gated
+    from calibration.scaling.fit import FitError
     from calibration.scaling.laws import fitted_law_named
-    from calibration.scaling.objective import Objective
-    from calibration.scaling.points import points_of
-    from calibration.scaling.verdict import verdict_at
+    from calibration.scaling.study import Settings, study
     from simulator.records.run_table import parse_columns, read_table
 
     chosen = fitted_law_named(law)
-    if not delta > 0:
-        raise ConfigurationError(f"--delta: expected a positive number, got {delta}")
+    if holdout_above is not None and not holdout_above > 0:
+        raise ConfigurationError(f"--holdout-above: expected a positive number of FLOPs, got {holdout_above}")
+    settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, holdout_above, origins, resamples, seed)
     table = read_table(runs, parse_columns(columns) if columns else None)
-    kept, excluded = gated(table.rows, Gates(tokens_per_parameter=_band(tokens_per_parameter)))
     try:
-        points = points_of(kept, count)
-        below = points.log_c <= _log(holdout_above)
-        fitted = fit(points.take(below), chosen, Objective(delta), seed=seed)
+        findings = study(table, chosen, settings, _point(at))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{runs}: {error}") from None
     except FitError as error:
         raise CheckMissedError(f"{runs}: {error}") from None
-    ensemble = bootstrap(fitted, resamples=resamples, seed=seed)
-    largest = points.take([int(points.log_c.argmax())])
-    verdict = verdict_at(fitted, ensemble, largest)
-    document = fit_document(fitted, ensemble, verdict, excluded, table.notes)
-    emit(document, as_json=as_json, output=output, show=lambda console: _show_fit(console, document))
+    document = fit_document(findings)
+    emit(document, as_json=as_json, output=output, show=lambda console: show_fit(console, document))
 
 
-def _log(flops: float | None) -> float:
-    import math
+def _objective(delta: float, priors: list[str] | None) -> "Objective":
+    from calibration.scaling.objective import Objective, Prior
 
-    if flops is None:
-        return math.inf
-    if not flops > 0:
-        raise ConfigurationError(f"--holdout-above: expected a positive number of FLOPs, got {flops}")
-    return math.log(flops)
+    if not delta > 0:
+        raise ConfigurationError(f"--delta: expected a positive number, got {delta}")
+    declared = {}
+    for text in priors or []:
+        name, _, rest = text.partition("=")
+        mean, _, sd = rest.partition(":")
+        try:
+            declared[name] = Prior(float(mean), float(sd))
+        except ValueError:
+            raise ConfigurationError(f"--prior {text!r}: expected NAME=MEAN:SD, for one alpha=0.35:0.07") from None
+    return Objective(delta, declared)
 
 
-def _band(text: str) -> tuple[float, float]:
+def _gates(text: str) -> "Gates":
+    from calibration.scaling.gates import Gates
+
     low, _, high = text.partition(",")
     try:
         band = (float(low), float(high))
@@ -80,28 +98,18 @@ def _band(text: str) -> tuple[float, float]:
         band = (1.0, 0.0)
     if not 0 <= band[0] < band[1]:
         raise ConfigurationError(f"--tokens-per-parameter {text!r}: expected LOW,HIGH with LOW below HIGH, for one 3,300")
-    return band
+    return Gates(tokens_per_parameter=band)
 
 
-def _show_fit(console: "Console", document: dict[str, Any]) -> None:
-    from rich.table import Table
+def _point(text: str | None) -> "Points | None":
+    from calibration.scaling.points import points_at
 
-    intervals = document["intervals"]
-    table = Table(title=document["law"]["formula"])
-    for header in ("coefficient", "value", f"{intervals['level']:.0%} interval"):
-        table.add_column(header, justify="left" if header == "coefficient" else "right")
-    for name, value in document["coefficients"].items():
-        low, high = intervals["coefficients"][name]
-        table.add_row(name, f"{value:.7g}", f"{low:.4g} to {high:.4g}")
-    console.print(table)
-    rows, certificate = document["rows"], document["certificate"]
-    console.print(f"{rows['fitted']} rows fitted, {len(rows['excluded'])} excluded; {intervals['method']}, {intervals['resamples']} refits")
-    for exclusion in rows["excluded"]:
-        console.print(f"  excluded {exclusion['run']}: {exclusion['reason']}")
-    for note in document["notes"]:
-        console.print(f"  note: {note}")
-    console.print(
-        f"objective {document['objective']['value']:.10g} ({document['objective']['kind']}); {certificate['share_at_optimum']:.0%} of "
-        f"{certificate['starts']} starts end there, gradient {certificate['steepness']:.1e}, condition number {certificate['condition_number']:.0f}"
-    )
-    console.print(document["verdict"]["words"])
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or not all(0 < number < float("inf") for number in numbers):
+        raise ConfigurationError(f"--at {text!r}: expected N,D or N,D,E as positive numbers, for one 70e9,1.4e12")
+    return points_at(numbers[0], numbers[1], experts=numbers[2] if len(numbers) == 3 else 1.0)

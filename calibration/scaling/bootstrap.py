@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from calibration.scaling.descent import SMALL_STEEPNESS, Minimum, minimise
-from calibration.scaling.fit import SAME_OPTIMUM, Fit
+from calibration.scaling.descent import Minimum, minimise
+from calibration.scaling.fit import SAME_OPTIMUM, Fit, FitError
 from calibration.scaling.points import Floats, Points
 
 RESAMPLES = 1000
 FEWEST_RUNS = 20
-"""With fewer runs than this, resampling them loses whole corners of the design: losses are simulated instead."""
+RUNS_PER_PARAMETER = 5
+"""With fewer runs than the larger of these asks, resampling loses whole corners of the design and its intervals are too narrow: losses are simulated."""
 
 MOST_LEVELS = 8
 """A variable with more levels than this is cut into as many groups of equal size, each of which every draw must hold."""
@@ -18,15 +19,32 @@ MOST_LEVELS = 8
 class Ensemble:
     """Refits of one law.
 
-    ``theta`` [R, p] natural; ``noise`` [n] log residuals of the point fit, widened for the parameters spent on them: what a new run scatters by.
+    ``theta`` [R, p] natural; ``noise`` [n] log residuals of the point fit, widened for the parameters spent on them: what a new run scatters by;
+    ``noise_sd`` [R] the noise that each refit was simulated with, None when runs were resampled.
     ``share_converged`` of the refits with a small gradient, ``share_confirmed`` of them where a second start found nothing better.
+    ``widening`` >= 1 is the factor by which forecasts of earlier cuts had to be widened to cover what they claim (see backtest).
     """
 
     method: str
     theta: Floats
     noise: Floats
+    noise_sd: Floats | None
     share_converged: float
     share_confirmed: float
+    widening: float = 1.0
+
+    def widened(self, values: Floats, estimate: Floats | float) -> Floats:
+        """The draws ``values`` [R, ...] of a quantity, spread about its point ``estimate`` [...] by the widening."""
+        return estimate + self.widening * (values - estimate)
+
+    def scatter(self, count: int, seed: int) -> Floats:
+        """Noise of ``count`` new runs for every draw [R, count]."""
+        import numpy as np
+
+        rng = np.random.default_rng(seed)
+        if self.noise_sd is None:
+            return rng.choice(self.noise, size=(len(self.theta), count))
+        return self.noise_sd[:, None] * rng.standard_normal((len(self.theta), count))
 
     def interval(self, values: Floats, level: float) -> tuple[float, float]:
         """Central percentile interval of ``values`` [R]."""
@@ -39,20 +57,22 @@ class Ensemble:
 def bootstrap(fit: Fit, *, resamples: int = RESAMPLES, seed: int = 0) -> Ensemble:
     """Refit ``resamples`` times: runs drawn with replacement, all checkpoints of a run together, every level of every variable present in each draw.
 
-    With fewer than FEWEST_RUNS runs losses are simulated around the fit instead, with normal noise whose variance is itself drawn from its sampling
-    distribution (scaled inverse chi-square), so that intervals widen as Student's t does.
+    With few runs (see FEWEST_RUNS) losses are simulated around the fit instead, with normal noise whose variance is itself drawn from its sampling
+    distribution (scaled inverse chi-square), so that intervals widen as Student's t does. Raises FitError when no refit converges.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     points, size = fit.points, len(fit.points)
     noise = fit.residuals * np.sqrt(size / max(1, size - len(fit.theta)))
-    if len(set(points.run.tolist())) < FEWEST_RUNS:
+    if len(set(points.run.tolist())) < max(FEWEST_RUNS, RUNS_PER_PARAMETER * len(fit.theta)):
         method = "parametric"
         weights = np.ones((resamples, size))
-        log_loss = fit.law.log_loss(fit.theta, points) + simulated_noise(fit, resamples, rng)
+        noise_sd = simulated_noise_sd(fit, resamples, rng)
+        log_loss = fit.law.log_loss(fit.theta, points) + noise_sd[:, None] * rng.standard_normal((resamples, size))
     else:
         method = "runs resampled"
+        noise_sd = None
         weights = resampled_weights(points, fit.law.variables, resamples, rng)
         log_loss = points.log_loss[None]
     problem = fit.problem(weights, log_loss)
@@ -62,9 +82,11 @@ def bootstrap(fit: Fit, *, resamples: int = RESAMPLES, seed: int = 0) -> Ensembl
     elsewhere = start + 0.25 * lengths * rng.uniform(-1, 1, size=(resamples, len(start)))
     second = minimise(problem, elsewhere)
     best, confirmed = _better_of(first, second)
-    converged = best.steepness < SMALL_STEEPNESS
+    converged = best.converged
+    if not converged.any():
+        raise FitError(f"law {fit.law.name}: no bootstrap refit converged")
     theta = fit.law.recentred(best.theta[converged], -fit.log_n0, -fit.log_d0)
-    return Ensemble(method, theta, noise, float(converged.mean()), float(confirmed.mean()))
+    return Ensemble(method, theta, noise, None if noise_sd is None else noise_sd[converged], float(converged.mean()), float(confirmed.mean()))
 
 
 def _better_of(first: Minimum, second: Minimum) -> tuple[Minimum, Floats]:
@@ -76,14 +98,13 @@ def _better_of(first: Minimum, second: Minimum) -> tuple[Minimum, Floats]:
     return Minimum(theta, np.minimum(first.value, second.value), np.where(choose, first.steepness, second.steepness)), confirmed
 
 
-def simulated_noise(fit: Fit, resamples: int, rng: object) -> Floats:
-    """Normal noise [R, n] of the size of the fit's residuals, its variance uncertain with as many degrees of freedom as the fit leaves."""
+def simulated_noise_sd(fit: Fit, resamples: int, rng: object) -> Floats:
+    """Standard deviation of the noise [R]: that of the fit's residuals, uncertain with as many degrees of freedom as the fit leaves."""
     import numpy as np
 
     assert isinstance(rng, np.random.Generator)
     freedom = max(1, len(fit.points) - len(fit.theta))
-    variance = (fit.residuals**2).sum() / rng.chisquare(freedom, size=resamples)
-    return np.asarray(np.sqrt(variance)[:, None] * rng.standard_normal((resamples, len(fit.points))))
+    return np.asarray(np.sqrt((fit.residuals**2).sum() / rng.chisquare(freedom, size=resamples)))
 
 
 def resampled_weights(points: Points, variables: tuple[str, ...], resamples: int, rng: object) -> Floats:

@@ -8,6 +8,9 @@ from calibration.scaling.points import Floats
 SMALL_STEEPNESS = 1e-5
 """A fit has converged when its gradient is this small against the sum of the influences of its rows."""
 
+EXACT = 1e-15
+"""Objective of a fit that meets every row to the rounding of its logarithm."""
+
 TINY_STEP = 1e-11
 
 
@@ -18,6 +21,11 @@ class Minimum:
     theta: Floats
     value: Floats
     steepness: Floats
+
+    @property
+    def converged(self) -> Floats:
+        """Which fits ended at an optimum [R]. A table without noise is met exactly: there gradient and residuals are both nothing but rounding."""
+        return (self.steepness < SMALL_STEEPNESS) | (self.value < EXACT)
 
 
 def minimise(problem: Problem, starts: Floats, iterations: int = 300) -> Minimum:

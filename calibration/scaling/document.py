@@ -1,24 +1,49 @@
 """A fit as plain data for ``--json``, files and reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from calibration.scaling.backtest import Backtest, backtest_document
 from calibration.scaling.bootstrap import Ensemble
 from calibration.scaling.fit import Fit
 from calibration.scaling.gates import Exclusion
+from calibration.scaling.points import Points
+from calibration.scaling.roofline import Roofline
+from calibration.scaling.sensitivity import Variant
 from calibration.scaling.verdict import LEVEL, Verdict
 
 SCHEMA_VERSION = 1
 
 
-def fit_document(fit: Fit, ensemble: Ensemble, verdict: Verdict, excluded: Sequence[Exclusion], notes: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """Everything that ``scaling fit`` finds. ``held_out`` rows that were in the table but not in the fit; ``roofline`` None for a law without N or D."""
+
+    fit: Fit
+    ensemble: Ensemble
+    verdict: Verdict
+    backtest: Backtest
+    sensitivity: Sequence[Variant]
+    roofline: Roofline | None
+    held_out: Points
+    excluded: Sequence[Exclusion]
+    notes: Sequence[str]
+
+
+def fit_document(findings: Findings) -> dict[str, Any]:
     """The document of ``scaling fit``; every number at full precision."""
+    fit, ensemble, verdict, excluded, notes = findings.fit, findings.ensemble, findings.verdict, findings.excluded, findings.notes
     law = fit.law
     return {
         "schema_version": SCHEMA_VERSION,
         "law": {"name": law.name, "formula": law.formula, "source": law.source},
-        "rows": {"fitted": len(fit.points), "runs": len(set(fit.points.run.tolist())), "excluded": [asdict(exclusion) for exclusion in excluded]},
+        "rows": {
+            "fitted": len(fit.points),
+            "runs": len(set(fit.points.run.tolist())),
+            "held_out": len(findings.held_out),
+            "excluded": [asdict(exclusion) for exclusion in excluded],
+        },
         "notes": list(notes),
         "coefficients": fit.coefficients,
         "covariance": covariance(fit, ensemble),
@@ -33,11 +58,15 @@ def fit_document(fit: Fit, ensemble: Ensemble, verdict: Verdict, excluded: Seque
             "resamples": len(ensemble.theta),
             "share_converged": ensemble.share_converged,
             "share_confirmed": ensemble.share_confirmed,
+            "widening": ensemble.widening,
             "level": LEVEL,
             "coefficients": coefficient_intervals(fit, ensemble),
         },
         "certificate": asdict(fit.certificate),
+        "sensitivity": [asdict(variant) for variant in findings.sensitivity],
+        "backtest": backtest_document(findings.backtest),
         "verdict": asdict(verdict),
+        "roofline": None if findings.roofline is None else asdict(findings.roofline),
     }
 
 

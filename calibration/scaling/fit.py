@@ -16,10 +16,6 @@ FEWEST_LEVELS = 3
 """A floor, a factor and an exponent cannot be told from fewer levels of a variable."""
 
 
-EXACT = 1e-15
-"""Objective of a fit that meets every row to the rounding of its logarithm."""
-
-
 class FitError(Exception):
     """A fit did not converge, or its starts disagree: there is no number to give."""
 
@@ -135,8 +131,7 @@ def _best(minimum: Minimum, law: FittedLaw) -> int:
     import numpy as np
 
     best = int(np.argmin(minimum.value))
-    # A table without noise is met exactly: there the gradient is the rounding of residuals that are nothing but rounding themselves.
-    if not (minimum.steepness[best] < SMALL_STEEPNESS or minimum.value[best] < EXACT):
+    if not minimum.converged[best]:
         raise FitError(f"law {law.name}: the fit did not converge (gradient {minimum.steepness[best]:.1e}, at most {SMALL_STEEPNESS:g} allowed)")
     if _at_optimum(minimum, best).sum() < 2:
         raise FitError(f"law {law.name}: the fit's {len(minimum.value)} starts disagree on the optimum: the table does not determine this law")

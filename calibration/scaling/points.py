@@ -97,6 +97,15 @@ def points_at(
     return Points(log_n, log_d, log_u, log_e, log_k, log_g, log_total, np.log(6) + log_n + log_d, log_loss, np.arange(len(log_n)))
 
 
+def moved(points: Points, variable: str, by: float) -> Points:
+    """The same points with ``variable`` ("n", "d" or "e") multiplied by exp(``by``); fresh tokens come with tokens, inactive parameters with active ones."""
+    changed = replace(points, **{f"log_{variable}": getattr(points, f"log_{variable}") + by})
+    if variable == "e":
+        return changed
+    changed = replace(changed, log_c=points.log_c + by)
+    return replace(changed, log_u=points.log_u + by) if variable == "d" else replace(changed, log_total=points.log_total + by)
+
+
 def _parameters(row: RunRow, count: str) -> float:
     if count == "total":
         return row.total_parameters

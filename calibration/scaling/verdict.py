@@ -5,12 +5,17 @@ from dataclasses import dataclass, replace
 
 from calibration.scaling.bootstrap import Ensemble
 from calibration.scaling.fit import Fit
+from calibration.scaling.hull import Hull, hull_at
 from calibration.scaling.laws.base import Law
-from calibration.scaling.points import Floats, Points
+from calibration.scaling.next_run import NextRun, next_runs
+from calibration.scaling.points import Floats, Points, moved
 
 LEVEL = 0.95
 STEP = 1e-4
 """Half width in ln N of the central difference that gives elasticities; its error is of the order of STEP squared."""
+
+NO_ELASTICITY = 1e-9
+"""Smaller elasticities (nats per e-fold) are the rounding of the central difference, or a term that has died out."""
 
 BYTES_PER_PARAMETER = 16.0
 """Training state of mixed precision with Adam: 2 + 2 for the copy and its gradient, 12 for master weights and moments (Rajbhandari et al. 2020)."""
@@ -35,7 +40,8 @@ class Gain:
 class Verdict:
     """What limits the loss at one point (``n`` parameters, ``d`` tokens, ``experts``); intervals at LEVEL.
 
-    ``rho`` = (-dL/dlnN) / (-dL/dlnD): above 1 one e-fold of parameters gains more than one of tokens. None for a law that lacks N or D.
+    ``rho`` = (-dL/dlnN) / (-dL/dlnD): above 1 one e-fold of parameters gains more than one of tokens. None for a law that lacks N or D. Intervals are those
+    of the bootstrap times the widening of the backtest. ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
     """
 
     n: float
@@ -50,18 +56,23 @@ class Verdict:
     floor: float | None
     floor_share: float | None
     gains: tuple[Gain, ...]
+    hull: Hull
+    next_runs: tuple[NextRun, ...]
     words: str
 
 
 def elasticity(law: Law, theta: Floats, points: Points, variable: str) -> Floats:
     """Loss gained per e-fold of ``variable`` ("n" or "d"), -dL/dln, in nats [..., n]."""
-    down, up = (_moved(points, variable, sign * STEP) for sign in (-1, 1))
+    down, up = (moved(points, variable, sign * STEP) for sign in (-1, 1))
     return (law.loss(theta, down) - law.loss(theta, up)) / (2 * STEP)
 
 
 def rho_at(law: Law, theta: Floats, points: Points) -> Floats:
     """Ratio of the elasticities of N and D [..., n]: 1 at the compute optimum of C = 6 N D."""
-    return elasticity(law, theta, points, "n") / elasticity(law, theta, points, "d")
+    import numpy as np
+
+    n, d = (np.maximum(elasticity(law, theta, points, variable), NO_ELASTICITY) for variable in ("n", "d"))
+    return np.asarray(n / d)
 
 
 def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None = None) -> Verdict:
@@ -70,11 +81,12 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
 
     law = fit.law
     loss = float(law.loss(fit.theta, point)[0])
-    losses = law.loss(ensemble.theta, point)[:, 0]
-    rho = interval = probability = None
+    log_losses = ensemble.widened(law.log_loss(ensemble.theta, point)[:, 0], float(np.log(loss)))
+    rho = interval = probability = log_rho = None
     if {"n", "d"} <= set(law.variables):
         rho = float(rho_at(law, fit.theta, point)[0])
-        drawn = rho_at(law, ensemble.theta, point)[:, 0]
+        log_rho = np.log(rho_at(law, ensemble.theta, point)[:, 0])
+        drawn = np.exp(ensemble.widened(log_rho, float(np.log(rho))))
         interval = ensemble.interval(drawn, LEVEL)
         probability = float((drawn > 1).mean())
     floor = fit.coefficients[law.floor] if law.floor else None
@@ -84,7 +96,7 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
         d=float(np.exp(point.log_d[0])),
         experts=float(np.exp(point.log_e[0])),
         loss=loss,
-        loss_interval=ensemble.interval(losses, LEVEL),
+        loss_interval=ensemble.interval(np.exp(log_losses), LEVEL),
         rho=rho,
         rho_interval=interval,
         probability_parameter_bound=probability,
@@ -92,9 +104,11 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
         floor=floor,
         floor_share=None if floor is None else floor / loss,
         gains=gains,
+        hull=hull_at(fit.points, law.variables, point),
+        next_runs=next_runs(fit, ensemble, point, log_rho),
         words="",
     )
-    return replace(verdict, words=_words(verdict))
+    return replace(verdict, words=" ".join(part for part in (_words(verdict), verdict.hull.words) if part))
 
 
 def _state(interval: tuple[float, float] | None) -> str:
@@ -120,7 +134,7 @@ def _words(verdict: Verdict) -> str:
 def _gain(fit: Fit, ensemble: Ensemble, point: Points, variable: str, hours: Hours | None) -> Gain:
     import numpy as np
 
-    doubled = _moved(point, variable, float(np.log(2)))
+    doubled = moved(point, variable, float(np.log(2)))
     nats = float((fit.law.loss(fit.theta, point) - fit.law.loss(fit.theta, doubled))[0])
     drawn = (fit.law.loss(ensemble.theta, point) - fit.law.loss(ensemble.theta, doubled))[:, 0]
     (n, d, e), (n2, d2, e2) = ([float(np.exp(getattr(p, f"log_{v}")[0])) for v in ("n", "d", "e")] for p in (point, doubled))
@@ -128,7 +142,7 @@ def _gain(fit: Fit, ensemble: Ensemble, point: Points, variable: str, hours: Hou
     memory = BYTES_PER_PARAMETER * _parameters_added(point, variable)
     time = 0.0 if hours is None else hours(n2, d2, e2) - hours(n, d, e)
     per = [nats / cost if cost else None for cost in (flops, memory, time)]
-    return Gain({"n": "N", "d": "D", "e": "E"}[variable], nats, ensemble.interval(drawn, LEVEL), *per)
+    return Gain({"n": "N", "d": "D", "e": "E"}[variable], nats, ensemble.interval(ensemble.widened(drawn, nats), LEVEL), *per)
 
 
 def _parameters_added(point: Points, variable: str) -> float:
@@ -141,9 +155,3 @@ def _parameters_added(point: Points, variable: str) -> float:
     if variable == "d" or experts <= top_k:
         return 0.0
     return max(total - active, 0.0) * experts / (experts - top_k)
-
-
-def _moved(points: Points, variable: str, by: float) -> Points:
-    moved = replace(points, **{f"log_{variable}": getattr(points, f"log_{variable}") + by})
-    # Fresh tokens come with tokens unless the table repeats its data.
-    return replace(moved, log_u=points.log_u + by) if variable == "d" else moved

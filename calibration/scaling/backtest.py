@@ -1,0 +1,221 @@
+"""How well a law foretells runs it has not seen: fitted below a compute cut, asked above it, cut after cut.
+
+Sampling intervals know nothing of a wrong form. The errors of earlier cuts do: the ratio of error to half width, at the quantile of the interval's level,
+is the factor by which later intervals are widened (split conformal prediction, Vovk et al. 2005, with the rolling origin of time-series forecasts).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from calibration.scaling.baselines import nearest_run, no_floor
+from calibration.scaling.bootstrap import bootstrap
+from calibration.scaling.fit import FitError, fit
+from calibration.scaling.laws.base import FittedLaw
+from calibration.scaling.objective import Objective
+from calibration.scaling.points import Floats, Points
+from configuration.errors import ConfigurationError
+
+LEVEL = 0.8
+ORIGINS = 5
+RESAMPLES = 100
+RANDOM_STARTS = 8
+FIRST_SHARE, LAST_SHARE = 0.3, 0.9
+"""Cuts leave this share of the rows below them."""
+
+FACTORS = (1.0, 2.5, 6.0, 16.0, 60.0, math.inf)
+"""Ends of the bins of extrapolation factor: training FLOPs over those of the cut."""
+
+FEWEST_SCORES = 10
+"""With fewer earlier forecasts a quantile of them says nothing: intervals stay as sampled."""
+
+SAME_COMPUTE = 1e-3
+"""Runs whose ln FLOPs differ by less stand on one side of a cut."""
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts [m] of the runs above one cut by the law fitted below it.
+
+    ``log_c`` ln FLOPs; ``residual`` ln measured less ln predicted; ``low`` and ``high`` ends of the interval at LEVEL of that residual, sampled and not
+    widened; ``no_floor`` and ``nearest`` residuals of the baselines.
+    """
+
+    cut_flops: float
+    fitted_rows: int
+    log_c: Floats
+    residual: Floats
+    low: Floats
+    high: Floats
+    no_floor: Floats
+    nearest: Floats
+
+    @property
+    def factor(self) -> Floats:
+        """FLOPs of each run over those of the cut [m]."""
+        import numpy as np
+
+        return np.exp(self.log_c) / self.cut_flops
+
+    @property
+    def scores(self) -> Floats:
+        """By how much each interval would have to be widened to reach its run [m]: at most 1 where it did."""
+        import numpy as np
+
+        return np.where(self.residual > 0, self.residual / np.maximum(self.high, 1e-12), self.residual / np.minimum(self.low, -1e-12))
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Forecasts of the held-out runs (``held_out``) and of every rolling cut, with the widening known before each of them.
+
+    ``widening`` is what all rolling forecasts together ask for; ``skipped`` cuts below which the law could not be fitted, with the reason.
+    """
+
+    held_out: Forecasts | None
+    held_out_widening: float
+    rolling: tuple[Forecasts, ...]
+    rolling_widening: tuple[float, ...]
+    widening: float
+    skipped: tuple[str, ...]
+
+
+def backtest(points: Points, law: FittedLaw, objective: Objective, *, cut_flops: float | None = None, origins: int = ORIGINS, seed: int = 0) -> Backtest:
+    """Test ``law`` on ``points``.
+
+    With ``cut_flops`` the runs above it are held out, and cuts roll below it. Without, the run of most compute is held out, and cuts roll over all runs.
+    """
+    import numpy as np
+
+    log_cut = _below_largest(points) if cut_flops is None else math.log(cut_flops)
+    seen = points if cut_flops is None else points.take(points.log_c <= log_cut)
+    rolling: list[Forecasts] = []
+    skipped: list[str] = []
+    for log_origin in _origins(seen, origins):
+        _add(rolling, skipped, seen, law, objective, log_origin, seed)
+    held_out: list[Forecasts] = []
+    if bool((points.log_c > log_cut).any()):
+        _add(held_out, skipped, points, law, objective, log_cut, seed)
+    return Backtest(
+        held_out=held_out[0] if held_out else None,
+        held_out_widening=_widening(rolling, log_cut),
+        rolling=tuple(rolling),
+        rolling_widening=tuple(_widening(rolling, float(np.log(forecasts.cut_flops))) for forecasts in rolling),
+        widening=_widening(rolling, math.inf),
+        skipped=tuple(skipped),
+    )
+
+
+def _below_largest(points: Points) -> float:
+    import numpy as np
+
+    below = points.log_c[points.log_c < points.log_c.max() - SAME_COMPUTE]
+    return float(below.max()) + 0.5 * SAME_COMPUTE if len(below) else float(np.max(points.log_c))
+
+
+def _origins(points: Points, count: int) -> list[float]:
+    """Cuts in ln FLOPs, lowest first; none that leaves no run above."""
+    import numpy as np
+
+    if count == 0:
+        return []
+    order = np.sort(points.log_c)
+    ranks = np.round(np.linspace(FIRST_SHARE, LAST_SHARE, count) * len(order)).astype(int)
+    cuts = {float(order[max(rank, 1) - 1]) + 0.5 * SAME_COMPUTE for rank in ranks}
+    return sorted(cut for cut in cuts if cut < order[-1])
+
+
+def _add(into: list[Forecasts], skipped: list[str], points: Points, law: FittedLaw, objective: Objective, log_cut: float, seed: int) -> None:
+    try:
+        into.append(forecasts_above(points, law, objective, log_cut, seed=seed))
+    except (ConfigurationError, FitError) as error:
+        skipped.append(f"cut at {math.exp(log_cut):.3g} FLOPs: {error}")
+
+
+def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cut: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Forecasts:
+    """Fit to the runs at or below ``log_cut`` (ln FLOPs), forecast those above.
+
+    Raises ConfigurationError or FitError when the runs below do not determine the law.
+    """
+    import numpy as np
+
+    seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
+    found = fit(seen, law, objective, seed=seed, random_starts=RANDOM_STARTS)
+    ensemble = bootstrap(found, resamples=resamples, seed=seed)
+    predicted = law.log_loss(found.theta, asked)
+    drawn = law.log_loss(ensemble.theta, asked) + ensemble.scatter(len(asked), seed)
+    low, high = np.quantile(drawn - predicted, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return Forecasts(
+        cut_flops=math.exp(log_cut),
+        fitted_rows=len(seen),
+        log_c=asked.log_c,
+        residual=asked.log_loss - predicted,
+        low=low,
+        high=high,
+        no_floor=asked.log_loss - no_floor(seen, asked),
+        nearest=asked.log_loss - nearest_run(seen, asked),
+    )
+
+
+def _widening(rolling: Sequence[Forecasts], log_cut: float) -> float:
+    """Quantile of the scores of forecasts whose runs were known at ``log_cut``; never below 1, for a sample cannot promise less than it drew."""
+    import numpy as np
+
+    known = [forecasts.scores[forecasts.log_c <= log_cut] for forecasts in rolling]
+    scores = np.sort(np.concatenate(known)) if known else np.array([])
+    if len(scores) < FEWEST_SCORES:
+        return 1.0
+    rank = min(len(scores), math.ceil(LEVEL * (len(scores) + 1)))
+    return max(1.0, float(scores[rank - 1]))
+
+
+def backtest_document(result: Backtest) -> dict[str, Any]:
+    """As plain data: errors by extrapolation factor, signed bias, coverage as sampled and as widened, baselines."""
+    held_out = None
+    if result.held_out is not None:
+        held_out = {
+            "above_flops": result.held_out.cut_flops,
+            "fitted_rows": result.held_out.fitted_rows,
+            "widening": result.held_out_widening,
+            **_summary([result.held_out], [result.held_out_widening]),
+        }
+    rolling = {
+        "cuts": [{"flops": forecasts.cut_flops, "fitted_rows": forecasts.fitted_rows, "widening": widening}
+                 for forecasts, widening in zip(result.rolling, result.rolling_widening, strict=True)],
+        **_summary(result.rolling, result.rolling_widening),
+    }  # fmt: skip
+    return {"level": LEVEL, "widening": result.widening, "held_out": held_out, "rolling": rolling, "skipped": list(result.skipped)}
+
+
+def _summary(forecasts: Sequence[Forecasts], widening: Sequence[float]) -> dict[str, Any]:
+    import numpy as np
+
+    if not forecasts:
+        return {"runs": 0}
+    factor, residual, no_floor_, nearest, scores = (
+        np.concatenate([getattr(each, name) for each in forecasts]) for name in ("factor", "residual", "no_floor", "nearest", "scores")
+    )
+    allowed = np.concatenate([np.full(len(each.residual), wide) for each, wide in zip(forecasts, widening, strict=True)])
+
+    def row(chosen: Floats) -> dict[str, Any]:
+        error = np.expm1(-residual[chosen])
+        return {
+            "runs": int(chosen.sum()),
+            "mean_absolute_relative_error": float(np.abs(error).mean()),
+            "bias": float(error.mean()),
+            "coverage_sampled": float((scores[chosen] <= 1).mean()),
+            "coverage": float((scores[chosen] <= allowed[chosen]).mean()),
+            "no_floor_error": float(np.abs(np.expm1(-no_floor_[chosen])).mean()),
+            "nearest_run_error": float(np.abs(np.expm1(-nearest[chosen])).mean()),
+        }
+
+    whole = row(np.ones(len(factor), dtype=bool))
+    bins = [
+        {"factor_above": low, "factor_up_to": high if math.isfinite(high) else None, **row(inside)}
+        for low, high in pairwise(FACTORS)
+        if (inside := (factor > low) & (factor <= high)).any()
+    ]
+    beaten = whole["mean_absolute_relative_error"] < min(whole["no_floor_error"], whole["nearest_run_error"])
+    return {**whole, "beats_baselines": beaten, "by_factor": bins}

@@ -1,0 +1,96 @@
+"""The documents of ``scaling`` as tables and sentences on a terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_fit(console: "Console", document: dict[str, Any]) -> None:
+    """Coefficients, certificate, sensitivity, backtest and verdict."""
+    intervals, rows, certificate = document["intervals"], document["rows"], document["certificate"]
+    console.print(f"[bold]{document['law']['formula']}[/bold]")
+    coefficients = [(name, f"{value:.7g}", "{:.4g} to {:.4g}".format(*intervals["coefficients"][name])) for name, value in document["coefficients"].items()]
+    _table(console, "", ("coefficient", "value", f"{intervals['level']:.0%} interval"), coefficients)
+    console.print(
+        f"{rows['fitted']} rows fitted, {rows['held_out']} held out, {len(rows['excluded'])} excluded; {intervals['method']}, {intervals['resamples']} refits"
+    )
+    for exclusion in rows["excluded"]:
+        console.print(f"  excluded {exclusion['run']}: {exclusion['reason']}")
+    for note in document["notes"]:
+        console.print(f"  note: {note}")
+    console.print(
+        f"objective {document['objective']['value']:.10g} ({document['objective']['kind']}); {certificate['share_at_optimum']:.0%} of "
+        f"{certificate['starts']} starts end there, gradient {certificate['steepness']:.1e}, condition number {certificate['condition_number']:.0f}"
+    )
+    if certificate["at_bound"]:
+        console.print(f"  at the edge of their range, not determined by the table: {', '.join(certificate['at_bound'])}")
+    _table(
+        console,
+        "The same law under other objectives, at the verdict's point",
+        ("objective", "loss", "rho"),
+        [(each["objective"], *_numbers(each["loss"], each["rho"])) if not each["failure"] else (each["failure"], "", "") for each in document["sensitivity"]],
+    )
+    _show_backtest(console, document["backtest"])
+    _show_verdict(console, document["verdict"])
+
+
+def _show_backtest(console: "Console", backtest: dict[str, Any]) -> None:
+    held_out, rolling = backtest["held_out"], backtest["rolling"]
+    if held_out:
+        _errors(console, f"Held out above {held_out['above_flops']:.4g} FLOPs, {held_out['fitted_rows']} rows fitted", held_out, backtest["level"])
+    if rolling["runs"]:
+        _errors(console, f"Rolling origin, {len(rolling['cuts'])} cuts", rolling, backtest["level"])
+        console.print(f"intervals are widened {backtest['widening']:.2f} times, which is what these errors ask for")
+    for reason in backtest["skipped"]:
+        console.print(f"  no forecast: {reason}")
+
+
+def _errors(console: "Console", title: str, part: dict[str, Any], level: float) -> None:
+    rows = []
+    for each in [*part["by_factor"], part]:
+        top = each.get("factor_up_to")
+        name = "all" if "by_factor" in each else f"{each['factor_above']:g} to {top:g}" if top else f"above {each['factor_above']:g}"
+        rows.append((
+            name, str(each["runs"]), f"{each['mean_absolute_relative_error']:.2%}", f"{each['bias']:+.2%}", f"{each['coverage']:.0%}",
+            f"{each['no_floor_error']:.2%}", f"{each['nearest_run_error']:.2%}",
+        ))  # fmt: skip
+    _table(console, title, ("times the compute", "runs", "error", "bias", f"coverage of {level:.0%}", "error without floor", "nearest run"), rows)
+
+
+def _show_verdict(console: "Console", verdict: dict[str, Any]) -> None:
+    low, high = verdict["loss_interval"]
+    console.print(f"Loss {verdict['loss']:.4f} nats per token ({low:.4f} to {high:.4f}) at {verdict['n']:.3g} parameters, {verdict['d']:.3g} tokens.")
+    console.print(verdict["words"])
+    if verdict["floor"] is not None:
+        console.print(f"Floor {verdict['floor']:.4f} nats: {verdict['floor_share']:.0%} of the loss, which no parameters and no tokens remove.")
+    costs = (("nats_per_flop", 1e18), ("nats_per_byte", 1e9), ("nats_per_hour", 1.0))
+    gains = []
+    for gain in verdict["gains"]:
+        per = (None if gain[key] is None else gain[key] * unit for key, unit in costs)
+        gains.append((gain["doubled"], f"{gain['nats']:.4f}", "{:.4f} to {:.4f}".format(*gain["interval"]), *_numbers(*per)))
+    _table(console, "Loss gained by doubling one quantity (nats per token)", ("doubled", "gain", "interval", "per 1e18 FLOPs", "per GB", "per hour"), gains)
+    for run in verdict["next_runs"]:
+        experts = f", {run['experts']:g} experts" if run["experts"] > 1 else ""
+        console.print(
+            f"To know the {run['target']} better, train {run['n']:.3g} parameters on {run['d']:.3g} tokens{experts} ({run['flops']:.2g} FLOPs): "
+            f"it removes {run['variance_removed']:.0%} of the variance."
+        )
+
+
+def _numbers(*values: float | None) -> tuple[str, ...]:
+    return tuple("-" if value is None else f"{value:.4g}" for value in values)
+
+
+def _table(console: "Console", title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    if title:
+        console.print(title)
+    table = Table()
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,89 @@
+"""Forecasts of runs that the fit has not seen."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.scaling.backtest import backtest, backtest_document, forecasts_above
+from calibration.scaling.baselines import nearest_run, no_floor
+from calibration.scaling.laws import fitted_law_named
+from calibration.scaling.objective import Objective
+from calibration.scaling.points import Points, points_at
+
+TABLE = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "scaling" / "chinchilla_epoch_extracted.csv"
+COLUMNS = "n=Model Size,c=Training FLOP,loss=loss"
+needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the extracted Chinchilla table is not at hand")
+CHINCHILLA = fitted_law_named("chinchilla")
+
+
+def grid(noise: float, seed: int = 0, side: int = 5) -> Points:
+    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e6, 6.4e7, side), np.geomspace(1e8, 6.4e9, side)))
+    loss = 1.8 + 400 / n**0.34 + 1500 / d**0.36
+    return points_at(n=n, d=d, loss=loss * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n))))
+
+
+@needs_table
+def test_the_chinchilla_table_cut_at_5e19_is_foretold_within_the_best_known_errors() -> None:
+    words = [sys.executable, "-m", "calibration", "scaling", "fit", "--runs", str(TABLE), "--columns", COLUMNS, "--holdout-above", "5e19", "--json"]
+    document = json.loads(subprocess.run([*words, "--origins", "0", "--resamples", "100"], capture_output=True, text=True, check=True).stdout)
+    held_out = document["backtest"]["held_out"]
+    assert held_out["fitted_rows"] == document["rows"]["fitted"] == 96
+    error = {(each["factor_above"], each["factor_up_to"]): each["mean_absolute_relative_error"] for each in held_out["by_factor"]}
+    assert error[2.5, 6.0] <= 0.0065
+    assert error[6.0, 16.0] <= 0.0072
+    assert held_out["beats_baselines"]
+
+
+def test_without_noise_the_forecast_is_exact_and_its_bias_none() -> None:
+    forecasts = forecasts_above(grid(0.0), CHINCHILLA, Objective(), float(np.log(6 * 1e7 * 1e9)))
+    assert forecasts.residual == pytest.approx(0, abs=1e-6)
+    assert forecasts.factor.min() > 1
+
+
+def test_the_run_of_most_compute_is_held_out_by_default() -> None:
+    points = grid(0.003)
+    result = backtest(points, CHINCHILLA, Objective(float("inf")), origins=0)
+    assert result.held_out is not None
+    assert result.held_out.log_c.tolist() == [points.log_c.max()]
+    assert result.widening == 1
+
+
+def test_bias_has_the_sign_of_predicted_less_measured() -> None:
+    points = grid(0.0)
+    low = points.log_loss - 0.01 * (points.log_c > points.log_c.mean())
+    result = backtest(replace(points, log_loss=low), CHINCHILLA, Objective(), cut_flops=float(np.exp(points.log_c.mean())), origins=0)
+    assert backtest_document(result)["held_out"]["bias"] == pytest.approx(np.expm1(0.01), abs=1e-4)
+
+
+def test_a_wrong_law_widens_the_intervals() -> None:
+    points = grid(0.001, side=7)
+    bent = 0.02 * np.maximum(0.0, points.log_c - points.log_c.mean()) ** 2
+    result = backtest(replace(points, log_loss=points.log_loss - bent), CHINCHILLA, Objective(float("inf")))
+    assert result.widening > 1.5
+    assert result.rolling_widening[0] == 1, "nothing is known before the first cut"
+
+
+def test_intervals_of_the_true_law_cover_what_they_claim() -> None:
+    least_squares = Objective(float("inf"))
+    forecasts = [forecasts_above(grid(0.005, 100 + seed), CHINCHILLA, least_squares, float(np.log(6e16 * 1.5))) for seed in range(20)]
+    covered = np.concatenate([each.scores <= 1 for each in forecasts])
+    assert len(covered) >= 60
+    assert 0.7 <= covered.mean() <= 0.95
+
+
+def test_a_cut_that_leaves_too_few_runs_is_told_and_not_hidden() -> None:
+    result = backtest(grid(0.003), CHINCHILLA, Objective(), cut_flops=6 * 1e6 * 2e8)
+    assert result.held_out is None
+    assert any("parameters need more than" in reason or "levels" in reason for reason in result.skipped)
+
+
+def test_baselines_by_hand() -> None:
+    seen = points_at(n=[1e6, 1e7], d=[1e9, 1e9], loss=[4.0, 2.0])
+    asked = points_at(n=[1e8, 9e6], d=[1e9, 1e9])
+    assert np.exp(no_floor(seen, asked))[0] == pytest.approx(1.0)
+    assert np.exp(nearest_run(seen, asked)) == pytest.approx([2.0, 2.0])
