@@ -29,8 +29,6 @@ def run(app: typer.Typer, program: str) -> None:
 
     Exit codes: 0 answered; 1 the run failed or a check was missed; 2 bad usage or configuration, told in one line; 130 interrupted.
     """
-    import click
-
     command = typer.main.get_command(app)
     try:
         code = command.main(prog_name=f"python -m {program}", standalone_mode=False)
@@ -42,10 +40,12 @@ def run(app: typer.Typer, program: str) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except KeyboardInterrupt:
         _leave("interrupted", 130)
     except Exception as error:
-        # typer may carry its own copy of click: both kinds of usage error tell themselves by their attributes.
+        # typer carries a copy of click that has no public name: its exceptions are told by their own names and attributes.
+        if type(error).__name__ == "Abort":
+            _leave("interrupted", 130)
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -22,4 +22,5 @@ def schema(kind: str, folders: Folders) -> dict[str, Any]:
     """JSON schema of a kind of specification, for editors. Raises ConfigurationError listing the kinds."""
     if kind not in folders:
         raise unknown("show --schema", kind, folders)
-    return folders[kind].spec.model_json_schema()
+    found: dict[str, Any] = folders[kind].spec.model_json_schema()
+    return found

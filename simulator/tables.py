@@ -1,12 +1,16 @@
 """StepReports and comparisons as tables on the terminal."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from simulator.comparison import Comparison, Line
 from simulator.components import Role
 from simulator.records.step_report import StepReport
 from simulator.units import show_binary, show_bytes, show_count, show_seconds
+
+if TYPE_CHECKING:
+    from simulator.comparison import Comparison, Line
 
 
 def show_report(console: Console, report: StepReport) -> None:
@@ -94,7 +98,7 @@ def _verdict(report: StepReport) -> str:
     return "; ".join(words)
 
 
-def show_comparison(console: Console, comparison: Comparison) -> None:
+def show_comparison(console: Console, comparison: "Comparison") -> None:
     """Both reports line by line, with relative differences."""
     for title, lines, form in (
         ("memory, bytes", [*comparison.memory, comparison.peak], "{:,.0f}"),
@@ -112,7 +116,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
         console.print(f"[yellow]the plans differ in: {', '.join(comparison.different_plan_fields)}[/yellow]")
 
 
-def _lines(title: str, lines: list[Line], form: str, comparison: Comparison) -> Table:
+def _lines(title: str, lines: "list[Line]", form: str, comparison: "Comparison") -> Table:
     table = Table(title, comparison.first, comparison.second, "difference")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"

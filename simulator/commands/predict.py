@@ -32,22 +32,27 @@ def predict(
 
     Example: python -m simulator predict --model tiny-moe --fabric spine-leaf
     """
-    from simulator.comparison import compare, load_report
-    from simulator.tables import show_comparison, show_report
+    measured, comparison = None, None
+    if against is not None:
+        from simulator.comparison import compare, load_report
+
+        measured = load_report(against)
 
     def show(console: "Console") -> None:
+        from simulator.tables import show_comparison, show_report
+
         show_report(console, report)
         if comparison is not None:
             show_comparison(console, comparison)
 
-    measured = load_report(against) if against is not None else None
     ranks = measured.plan.get("ranks") if measured is not None else None
     question = ask(
         model, fabric, plan, device, gpus, parse_single(settings, KINDS),
         measured_ranks=ranks if isinstance(ranks, int) else None, fail=fail, slow=slow,
     )  # fmt: skip
     report = question.answer()
-    comparison = None if measured is None else compare(report, measured)
+    if measured is not None:
+        comparison = compare(report, measured)
     document = report.model_dump(mode="json") | ({} if comparison is None else {"comparison": comparison.model_dump(mode="json")})
     emit(document, as_json=json, output=output, show=show)
     if check is not None and comparison is not None and abs(comparison.peak.relative) > check:
