@@ -70,3 +70,24 @@ def scaling_command(
     from reports.scaling.build import build
 
     publish(build(runs, logs, law, count, columns), output, as_json=json)
+
+
+@app.command("calibration")
+def calibration_command(
+    reports: Annotated[list[Path], typer.Argument(help="Measured StepReports, or folders of them, that the profile has not seen.", show_default=False)],
+    device: Annotated[str, typer.Option("--device", "-d", help="Device profile: a file or a preset.")],
+    fitted_on: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="StepReports (or a folder) that it was fitted to: draws one FLOP rate fitted to the same. Repeatable."),
+    ] = None,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """How wrong a device profile is: predicted against measured steps.
+
+    Example: python -m reports calibration --device cpu held-out/ --fitted-on fit/
+    """
+    from reports.calibration.build import build
+    from reports.publish import publish
+
+    publish(build(device, reports, fitted_on or []), output, as_json=json)

@@ -80,8 +80,10 @@ def seconds_unit(largest_s: float) -> tuple[float, str]:
 
 
 def below(axes: "Axes", columns: int) -> None:
-    """A legend under the axes, where it hides nothing."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, frameon=False)
+    """A legend under the figure of ``axes``, where it hides nothing."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def counts(axis: "Axis") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from reports.drawing import SERIES
+from reports.drawing import SERIES, below
 from reports.fabric.step_time import logarithmic
 from reports.fabric.turning import Study
 
@@ -27,5 +27,4 @@ def draw(figure: Figure, studies: Sequence[Study]) -> None:
         axes.set_ylim(0, 100)
         axes.set_xlabel(turn.knob.axis)
         axes.set_ylabel("exposed communication (% of step)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+    below(panels[0], 5)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from reports.drawing import BLUE, GREY, VERMILLION, seconds_unit
+from reports.drawing import BLUE, GREY, VERMILLION, below, seconds_unit
 from reports.fabric.turning import Turn
 
 
@@ -16,8 +16,7 @@ def draw(figure: Figure, turns: Sequence[tuple[str, Turn]]) -> None:
     for axes, (model, turn) in zip(panels, turns, strict=True):
         _panel(axes, turn)
         axes.set_title(model)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    below(panels[0], 5)
 
 
 def _panel(axes: Axes, turn: Turn) -> None:

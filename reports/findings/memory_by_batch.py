@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from configuration.files import write_atomically
-from reports.drawing import SERIES, below, bytes_unit, picture
+from reports.drawing import SERIES, bytes_unit, picture
 from reports.step.memory_at_peak import COLOURS
 from reports.step.series import role_name
 from simulator.comparison import load_report
@@ -52,7 +52,7 @@ def draw(figure: Figure, reports: dict[str, list[StepReport]], measured: Sequenc
     right.tick_params(axis="x", labelsize=9)
     right.set_xlabel("tokens of a micro-batch and rank")
     right.set_ylabel("kept activations over Adam's states (ratio)")
-    below(right, 1)
+    right.legend(frameon=False, fontsize=9)
 
 
 def _draw_bars(axes: Axes, series: Sequence[StepReport], measured: Sequence[StepReport]) -> None:
@@ -71,7 +71,7 @@ def _draw_bars(axes: Axes, series: Sequence[StepReport], measured: Sequence[Step
     axes.set_xlabel(f"micro-batch (sequences of {series[0].plan['sequence']} tokens)")
     axes.set_ylabel(f"bytes allocated at the peak ({unit})")
     axes.grid(axis="x", visible=False)
-    below(axes, 2)
+    axes.legend(frameon=False, fontsize=9)
 
 
 def ratio(report: StepReport) -> float:
@@ -98,7 +98,7 @@ def main(folder: Path, files: Sequence[Path]) -> None:
     for report in measured:
         print(f"measured: {_line(report)}")
     caption = "Bytes at the peak by category (left), and activations over Adam's states (right), against the micro-batch."
-    write_atomically(folder / "memory_by_batch.png", picture("memory_by_batch", caption, partial(draw, reports=reports, measured=measured), 5.2).png)
+    write_atomically(folder / "memory_by_batch.png", picture("memory_by_batch", caption, partial(draw, reports=reports, measured=measured), 4.4).png)
 
 
 if __name__ == "__main__":

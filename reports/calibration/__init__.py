@@ -1,0 +1,1 @@
+"""The page about how wrong a device profile is."""
