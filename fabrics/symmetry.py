@@ -56,12 +56,18 @@ class ClosSymmetry:
         rates["pod"] = spec.core_rate if spec.cores else 0.0
         return np.concatenate([np.full(2 * count, rates[part]) for part, count in self._counts.items()])
 
-    def _place(self, rank: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Node, rail and leaf of ranks."""
+    @cached_property
+    def _places(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Node, rail and leaf of all ranks."""
         spec = self._spec
-        node, position = rank // spec.accelerators_per_node, rank % spec.accelerators_per_node
+        node, position = np.divmod(np.arange(self._size), spec.accelerators_per_node)
         rail = position % spec.rails
         return node, rail, node // spec.hosts_per_leaf * spec.rails + rail
+
+    def _place(self, rank: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """Node, rail and leaf of ranks."""
+        node, rail, leaf = self._places
+        return node[rank], rail[rank], leaf[rank]
 
     def loads(self, src: IntArray, dst: IntArray, size: FloatArray, routing: Routing) -> FloatArray:
         """Bytes on every link; ``routing`` is ideal."""
