@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from calibration.device.validation import Validation
 
-Quiet = Annotated[
-    float, typer.Option("--quiet", min=0, max=1, help="Leave out steps beside which the yardstick ran slower than this share of its best; 0 keeps all.")
+NOTABLE = 0.95
+"""Share of the yardstick's best rate below which a report is said to be disturbed."""
+
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Take the seconds as measured; otherwise they are multiplied by the yardstick's rate over its best, if other work ran.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -27,7 +30,7 @@ def fit(
     probes: Annotated[list[Path] | None, typer.Option("--probes", help="Table of kernels timed alone (JSON lines). Repeatable.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="Device (preset or file) whose peaks are kept, and what was not measured.")] = None,
     date: Annotated[str | None, typer.Option("--date", help="Day of the measurements, for the references; default: the newest file's.")] = None,
-    quiet: Quiet = 0.85,
+    raw: Raw = False,
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the profile (YAML) to this file.")] = None,
 ) -> None:
@@ -39,14 +42,15 @@ def fit(
     from calibration.device.held_out import held_out_errors
     from calibration.device.probes import load_probes
     from calibration.device.profile import build_profile, to_yaml
-    from calibration.device.reports import load_steps, undisturbed
+    from calibration.device.reports import in_quiet_time, load_steps
     from calibration.device.sources import gather
     from configuration.files import write_atomically
     from simulator.specs.presets import DEVICES
 
     if (reports or probes) is None:
         raise ConfigurationError("fit: give measured StepReports, --probes, or both")
-    (steps, disturbed), tables = undisturbed(load_steps(reports or []), quiet), [load_probes(path) for path in probes or []]
+    steps, tables = load_steps(reports or []), [load_probes(path) for path in probes or []]
+    steps = steps if raw else in_quiet_time(steps)
     sources = gather(steps, tables, name, date or _day([*(step.path for step in steps), *(table.path for table in tables)]))
     found = solve(sources.observations, sources.own_launches)
     profile = build_profile(found, sources.origin, DEVICES.load(base) if base else None)
@@ -59,7 +63,8 @@ def fit(
         "median_absolute_residual": float(median(abs(found.residuals))),
         "held_out": [asdict(error) for error in held_out_errors([o for table in tables for o in table.observations], sources.own_launches)] if tables else [],
         "not_fitted": profile.notes,
-        "left_out": [*disturbed, *(f"{kind}: {why}" for kind, why in sources.left_out.items())],
+        "yardstick_shares": {step.name: step.yardstick_share for step in steps},
+        "left_out": sources.left_out,
     }
     emit(document, as_json=as_json, output=None, show=lambda console: _show_fit(console, document))
 
@@ -91,8 +96,11 @@ def _show_fit(console: "Console", document: dict[str, Any]) -> None:
         )
     for note in document["not_fitted"]:
         console.print(f"  not fitted: {note}")
-    for line in document["left_out"]:
-        console.print(f"  left out: {line}")
+    for kind, why in document["left_out"].items():
+        console.print(f"  left out: {kind}: {why}")
+    slowed = {name: share for name, share in document["yardstick_shares"].items() if share < NOTABLE}
+    if slowed:
+        console.print("  other work ran; seconds multiplied by the yardstick's share: " + ", ".join(f"{name} {share:.2f}" for name, share in slowed.items()))
 
 
 def _constants(device: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -116,7 +124,7 @@ def validate(
     step_tolerance: Annotated[float, typer.Option(min=0, help="Median error of the step; the repeats' half-spread where that is larger.")] = 0.15,
     phase_tolerance: Annotated[float, typer.Option(min=0, help="Median error of each phase.")] = 0.25,
     advantage: Annotated[float, typer.Option(min=0, help="With --fitted-on: how many times smaller the error must be than that of one FLOP rate.")] = 2.0,
-    quiet: Quiet = 0.85,
+    raw: Raw = False,
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
 ) -> None:
@@ -124,18 +132,17 @@ def validate(
 
     Example: [bold]python -m calibration validate my-cpu.yaml held-out/ --fitted-on fit/ --check[/bold]
     """
-    from calibration.device.reports import load_steps, undisturbed
+    from calibration.device.reports import in_quiet_time, load_steps
     from calibration.device.validation import validate as hold_against
     from simulator.specs.presets import DEVICES
 
     profile, steps, others = DEVICES.load(device), load_steps(reports), load_steps(fitted_on or [])
-    kept, disturbed = undisturbed(steps, quiet, beside=others)
-    if not kept:
-        raise ConfigurationError(f"validate: {disturbed[0]}; --quiet 0 keeps all")
-    found = hold_against(profile, kept, undisturbed(others, quiet, beside=steps)[0])
+    if not raw:
+        steps, others = in_quiet_time(steps, beside=others), in_quiet_time(others, beside=steps)
+    found = hold_against(profile, steps, others)
     missed = _missed(found, step_tolerance, phase_tolerance, advantage)
-    document = {"schema_version": 1, "device": device} | asdict(found) | {"advantage": found.advantage, "left_out": disturbed, "missed": missed}
-    emit(document, as_json=as_json, output=output, show=lambda console: _show_validation(console, found, disturbed, missed))
+    document = {"schema_version": 1, "device": device} | asdict(found) | {"advantage": found.advantage, "missed": missed}
+    emit(document, as_json=as_json, output=output, show=lambda console: _show_validation(console, found, missed))
     if check and missed:
         raise CheckMissedError("; ".join(missed))
 
@@ -153,21 +160,21 @@ def _missed(found: "Validation", step_tolerance: float, phase_tolerance: float, 
     return missed
 
 
-def _show_validation(console: "Console", found: "Validation", disturbed: list[str], missed: list[str]) -> None:
+def _show_validation(console: "Console", found: "Validation", missed: list[str]) -> None:
     from rich.table import Table
 
     from simulator.units import show_seconds
 
-    table = Table("step", "measured", "predicted", "error", "forward", "backward", "optimizer", "half-spread", "one FLOP rate")
+    table = Table("step", "yardstick", "measured", "predicted", "error", "forward", "backward", "optimizer", "half-spread", "one FLOP rate")
     for error in found.steps:
         table.add_row(
-            error.name, show_seconds(error.measured_s), show_seconds(error.predicted_s), f"{error.step:+.1%}",
+            error.name, f"{error.yardstick_share:.0%}", show_seconds(error.measured_s), show_seconds(error.predicted_s), f"{error.step:+.1%}",
             *(f"{error.phases[phase]:+.1%}" for phase in found.median_phases),
             f"±{error.half_spread:.1%}", "" if error.single_rate is None else f"{error.single_rate:+.1%}",
         )  # fmt: skip
     table.add_section()
     table.add_row(
-        "median, absolute", "", "", f"{found.median_step:.1%}", *(f"{value:.1%}" for value in found.median_phases.values()),
+        "median, absolute", "", "", "", f"{found.median_step:.1%}", *(f"{value:.1%}" for value in found.median_phases.values()),
         f"±{found.median_half_spread:.1%}", "" if found.median_single_rate is None else f"{found.median_single_rate:.1%}",
     )  # fmt: skip
     for column in table.columns[1:]:
@@ -176,7 +183,5 @@ def _show_validation(console: "Console", found: "Validation", disturbed: list[st
     console.print(f"{len(found.steps)} steps, the longest {found.span:.1f} times the shortest")
     if found.advantage is not None:
         console.print(f"one FLOP rate: {found.flops_per_s:.4g} FLOP/s; its median error is {found.advantage:.1f} times the profile's")
-    for line in disturbed:
-        console.print(f"left out: {line}")
     for line in missed:
         console.print(f"missed: {line}")

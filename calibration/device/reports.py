@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from simulator.specs import ModelSpec, Plan, load_model
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """A measured report with the model and plan that were run."""
+    """A measured report with the model and plan that were run. ``yardstick_share``: what its seconds were multiplied by."""
 
     path: Path
     report: StepReport
     model: ModelSpec
     plan: Plan
+    yardstick_share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -40,20 +41,28 @@ def load_steps(paths: Iterable[Path]) -> list[MeasuredStep]:
     return [_load(path) for path in files]
 
 
-def undisturbed(steps: Sequence[MeasuredStep], share: float, beside: Sequence[MeasuredStep] = ()) -> tuple[list[MeasuredStep], list[str]]:
-    """Steps beside which the yardstick ran at least at ``share`` of its best rate, here or in ``beside``; a sentence for each other one.
+def in_quiet_time(steps: Sequence[MeasuredStep], beside: Sequence[MeasuredStep] = ()) -> list[MeasuredStep]:
+    """Steps with their seconds times the yardstick's rate over its best rate, here or in ``beside``.
 
-    The yardstick is a matrix product between the repeats: where it was slow, other work held the machine. Steps without one are kept.
+    The yardstick is a matrix product between the repeats: where other work held the machine, it ran slower by about as much as
+    the step. Steps without one are kept as they are.
     """
     best = max((step.report.provenance.yardstick_flops_per_s or 0.0 for step in (*steps, *beside)), default=0.0)
-    kept, disturbed = [], []
-    for step in steps:
-        rate = step.report.provenance.yardstick_flops_per_s
-        if rate is None or rate >= share * best:
-            kept.append(step)
-        else:
-            disturbed.append(f"{step.name}: the yardstick beside it ran at {rate / best:.0%} of its best rate: other work disturbed the measurement")
-    return kept, disturbed
+    return [replace(step, report=_scaled(step.report, share), yardstick_share=share) for step in steps for share in (_share(step, best),)]
+
+
+def _share(step: MeasuredStep, best: float) -> float:
+    rate = step.report.provenance.yardstick_flops_per_s
+    return 1.0 if rate is None or not best else rate / best
+
+
+def _scaled(report: StepReport, share: float) -> StepReport:
+    """The report with all seconds of its step times ``share``."""
+    time = report.time
+    totals = {field: getattr(time, field) * share for field in type(time).model_fields if field.endswith("_s") and field != "repeats_s"}
+    rows = [row.model_copy(update={"time_s": row.time_s * share}) for row in time.rows]
+    repeats_s = [seconds * share for seconds in time.repeats_s]
+    return report.model_copy(update={"time": time.model_copy(update=totals | {"rows": rows, "repeats_s": repeats_s})})
 
 
 def _load(path: Path) -> MeasuredStep:

@@ -19,8 +19,11 @@ PHASES = ("forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class StepError:
-    """One step. Errors are predicted over measured minus one. ``half_spread``: half of what lies between the 10th and 90th percentile
-    of the repeats, over their median. ``single_rate``: error of the single FLOP rate, where one was fitted."""
+    """One step. Errors are predicted over measured minus one.
+
+    ``half_spread``: half of what lies between the 10th and 90th percentile of the repeats, over their median. ``yardstick_share``:
+    what the measured seconds were multiplied by. ``single_rate``: error of the single FLOP rate, where one was fitted.
+    """
 
     name: str
     measured_s: float
@@ -28,7 +31,7 @@ class StepError:
     step: float
     phases: dict[str, float]
     half_spread: float
-    yardstick_flops_per_s: float | None
+    yardstick_share: float
     single_rate: float | None
 
 
@@ -86,7 +89,7 @@ def _error(device: DeviceSpec, step: MeasuredStep, rate: float | None) -> StepEr
         step=report.time.step_s / measured.step_s - 1,
         phases={phase: _relative(getattr(report.time, f"{phase}_s"), getattr(measured, f"{phase}_s")) for phase in PHASES},
         half_spread=_half_spread(measured.repeats_s),
-        yardstick_flops_per_s=step.report.provenance.yardstick_flops_per_s,
+        yardstick_share=step.yardstick_share,
         single_rate=None if rate is None else step.report.throughput.model_flops / rate / measured.step_s - 1,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calibration.device.profile import to_yaml
-from calibration.device.reports import load_steps, undisturbed
+from calibration.device.reports import in_quiet_time, load_steps
 from calibration.device.validation import single_flop_rate, validate
 from simulator.machine import this_machine
 from simulator.records.step_report import StepReport
@@ -37,14 +37,17 @@ def test_a_step_twice_as_long_is_an_error_of_a_half(truth: DeviceSpec, reports: 
     assert error.step == pytest.approx(-0.5)
 
 
-def test_a_step_beside_a_slow_yardstick_is_left_out_and_named(reports: dict[str, StepReport], write: Writer) -> None:
+def test_seconds_beside_a_slow_yardstick_count_less(reports: dict[str, StepReport], write: Writer) -> None:
     def beside(name: str, rate: float | None) -> StepReport:
         return reports[name].model_copy(update={"provenance": reports[name].provenance.model_copy(update={"yardstick_flops_per_s": rate})})
 
     steps = load_steps([write({"default": beside("default", 1e11), "long": beside("long", 8e10), "small": beside("small", None)}, "steps")])
-    kept, disturbed = undisturbed(steps, 0.85)
-    assert [step.name for step in kept] == ["default", "small"]
-    assert disturbed[0].startswith("long: the yardstick beside it ran at 80%")
+    default, long, small = in_quiet_time(steps)
+    assert default.report.time == reports["default"].time
+    assert small.report.time == reports["small"].time
+    assert long.yardstick_share == pytest.approx(0.8)
+    assert long.report.time.step_s == pytest.approx(0.8 * reports["long"].time.step_s)
+    assert sum(row.time_s for row in long.report.time.rows) == pytest.approx(0.8 * sum(row.time_s for row in reports["long"].time.rows))
 
 
 def test_the_single_rate_is_flops_over_time(reports: dict[str, StepReport]) -> None:
@@ -106,8 +109,7 @@ def test_a_type_without_a_rate_is_said(truth: DeviceSpec, tmp_path: Path) -> Non
 
 def test_the_cpu_experiment_holds() -> None:
     held_out, fitted = load_steps([MEASURED / "held-out"]), load_steps([MEASURED / "fit"])
-    quiet, _ = undisturbed(held_out, 0.85, beside=fitted)
-    found = validate(DEVICES.load("cpu"), quiet, undisturbed(fitted, 0.85, beside=held_out)[0])
+    found = validate(DEVICES.load("cpu"), in_quiet_time(held_out, beside=fitted), in_quiet_time(fitted, beside=held_out))
     assert found.span > 30
     assert found.median_step < max(0.15, found.median_half_spread)
     assert all(error < 0.25 for error in found.median_phases.values())
