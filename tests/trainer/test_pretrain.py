@@ -1,0 +1,254 @@
+"""The real command line of ``pretrain``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from configuration.command import run
+from trainer.checkpoints import find_checkpoint
+from trainer.cli import app
+from trainer.loop.run import train
+
+PRETRAIN = [sys.executable, "-m", "trainer", "pretrain"]
+
+
+@pytest.fixture
+def pretrain(tmp_path, monkeypatch, capsys):
+    """Runs ``python -m trainer pretrain ARGUMENTS`` in ``tmp_path``, in this process: importing torch takes seconds. Gives exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_pretrain(*arguments):
+        monkeypatch.setattr(sys, "argv", ["trainer", "pretrain", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            run(app, "trainer")
+        return left.value.code, *capsys.readouterr()
+
+    return run_pretrain
+
+
+@pytest.fixture
+def settings(small_run):
+    """The small run as options, with further settings."""
+
+    def options(*changed):
+        chosen = {setting.partition("=")[0]: setting for setting in (*small_run, *changed)}
+        return [text for setting in chosen.values() for text in ("--set", setting)]
+
+    return options
+
+
+def losses(folder):
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record["loss_nats_per_token"] for record in records if "gradient_norm" in record]
+
+
+def stop_after(steps, number, folder, arguments, cwd):
+    """Start a run, send it a signal once its log has ``steps`` steps, and wait."""
+    process = subprocess.Popen([*PRETRAIN, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        log = folder / "log.jsonl"
+        while process.poll() is None and not (log.is_file() and log.read_text().count("gradient_norm") >= steps):
+            time.sleep(0.002)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+# On two threads the tensors are large enough to be shared out: some threaded backward passes would add in an order of their own.
+@pytest.mark.parametrize(("threads", "sequence"), [(1, 32), pytest.param(2, 128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("top_k", [1, 2, 4, 8])
+def test_killed_and_resumed_is_bit_for_bit_uninterrupted(settings, experiment_of, pretrain, tmp_path, top_k, threads, sequence):
+    changed = (f"model.blocks.0.feed_forward.top_k={top_k}", f"plan.sequence={sequence}", f"training.tokens={40 * 8 * sequence}")
+    arguments = [*settings(*changed), "--threads", str(threads)]
+    code, _, _ = stop_after(12, signal.SIGKILL, tmp_path / "runs" / "killed", [*arguments, "--name", "killed"], tmp_path)
+    assert code == -signal.SIGKILL
+    behind = find_checkpoint("killed").step
+    assert 7 <= behind < 40
+    code, _, err = pretrain("--resume", "killed")
+    assert (code, f"going on after step {behind} of 40" in err) == (0, True)
+    whole = train(experiment_of(*changed), run_folder=tmp_path / "whole", log=lambda line: None)
+    assert losses(tmp_path / "runs" / "killed") == list(whole.losses)
+    assert len(whole.losses) == 40
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        assert (find_checkpoint("killed").folder / file).read_bytes() == (whole.checkpoint / file).read_bytes()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "runs" / "killed", tmp_path / "whole")]
+    assert results[0]["validation_loss_nats_per_token"] == results[1]["validation_loss_nats_per_token"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_a_checkpoint_and_says_how_to_go_on(settings, pretrain, tmp_path, number):
+    arguments = [*settings("training.checkpoints.interval_steps=1000"), "--threads", "1", "--name", "stopped"]
+    code, out, err = stop_after(5, number, tmp_path / "runs" / "stopped", arguments, tmp_path)
+    assert (code, out) == (130, "")
+    assert "go on with: python -m trainer pretrain --resume" in err
+    assert "Traceback" not in err
+    step = find_checkpoint("stopped").step
+    assert step == len(losses(tmp_path / "runs" / "stopped"))
+    assert pretrain("--resume", str(tmp_path / "runs" / "stopped"))[0] == 0
+    assert len(losses(tmp_path / "runs" / "stopped")) == 60
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(settings, pretrain, tmp_path):
+    assert pretrain(*settings("training.tokens=1024"), "--name", "run")[0] == 0
+    before = losses(tmp_path / "runs" / "run")
+    for folder in (tmp_path / "runs" / "run" / "checkpoints").iterdir():
+        folder.rename(tmp_path / folder.name)
+    assert pretrain("--resume", "run")[0] == 0
+    assert losses(tmp_path / "runs" / "run") == before
+
+
+def test_a_finished_run_resumed_is_only_evaluated_again(settings, pretrain, tmp_path):
+    assert pretrain(*settings("training.tokens=1024"), "--name", "run")[0] == 0
+    files = [(tmp_path / "runs" / "run" / name) for name in ("log.jsonl", "result.json")]
+    kept = [len(files[0].read_text().splitlines()), json.loads(files[1].read_text())["validation_loss_nats_per_token"]]
+    code, out, _ = pretrain("--resume", "run", "--json")
+    assert (code, json.loads(out)["validation_loss_nats_per_token"]) == (0, kept[1])
+    assert len(files[0].read_text().splitlines()) == kept[0]
+
+
+def test_the_result_is_printed_written_and_kept(settings, pretrain, tmp_path):
+    code, out, err = pretrain(*settings("training.tokens=1024"), "--name", "run", "-o", "result.json")
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert code == 0
+    for text in (
+        f"{document['validation_loss_nats_per_token']:.4f}",
+        f"{document['bits_per_byte']:.4f}",
+        f"{document['unigram_nats_per_token']:.4f}",
+        "runs/run",
+    ):
+        assert text in out
+    assert document["sample"]["text"].split()[0] in out
+    for text in ("default", "step 1/4", "tokens/s", "memory: parameters", "validation loss"):
+        assert text in err
+    code, out, _ = pretrain(*settings("training.tokens=1024"), "--name", "again", "--json")
+    again = json.loads(out)
+    assert again["schema_version"] == 1
+    assert again["validation_loss_nats_per_token"] == document["validation_loss_nats_per_token"]
+
+
+def test_name_model_data_training_plan_and_threads_do_what_they_say(settings, pretrain, small_run, tmp_path):
+    data = next(setting for setting in small_run if setting.startswith("data.sources"))
+    (tmp_path / "words.yaml").write_text(f"sources: {data.partition('=')[2]}\ntokenizer: bytes\n")
+    (tmp_path / "model.yaml").write_text(
+        "{name: mouse, width: 16, vocabulary: 300, maximum_positions: 64, training_defaults: {sequence: 32, micro_batch: 2}, blocks: "
+        "[{count: 1, mixer: {kind: grouped_query, heads: 2, kv_heads: 1, head_width: 8}, feed_forward: {kind: dense, hidden_width: 32}}]}"
+    )
+    (tmp_path / "plan.yaml").write_text("{sequence: 16, micro_batch: 4, global_batch: 8}")
+    (tmp_path / "training.yaml").write_text("{tokens: 200, seed: 5, device: cpu}")
+    files = ["--model", "model.yaml", "--data", "words.yaml", "--training", "training.yaml", "--plan", "plan.yaml"]
+    code, out, err = pretrain(*files, "--threads", "2", "--json")
+    assert code == 0, err
+    # 200 tokens are two steps of 8 sequences of 16.
+    document = json.loads(out)
+    assert (document["steps"], document["tokens"], document["expert_load_entropy_nats"]) == (2, 256, None)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("mouse-words-2")
+    about = json.loads((folder / "run.json").read_text())
+    assert (about["threads"], about["seed"]) == (2, 5)
+    code, _, err = pretrain("--resume", folder.name, "--threads", "1")
+    assert (code, "began with 2 threads and goes on with 1" in err) == (0, True)
+
+
+def test_a_run_that_diverges_is_exit_code_1(settings, pretrain, tmp_path):
+    code, out, err = pretrain(*settings("training.learning_rate=1e30", "plan.gradient_clipping=null"), "--name", "run")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("error: step ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "training.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--set", "trainig.seed=1"], "did you mean 'training'"),
+        (["--training", "basics"], "did you mean 'basic'"),
+        (["--set", "training.seed=1,2"], "lists are for 'sweep'"),
+        (["--set", "data.sources=[{kind: text-files, paths: gone.txt}]"], "'gone.txt' does not exist"),
+        (["--set", "plan.global_batch=20"], "global_batch (20) must be a multiple of micro_batch x dp (8 x 1)"),
+        (["--set", "plan.ranks=2", "--set", "plan.ep=1", "--set", "plan.global_batch=16"], "plan.ranks (2): the trainer runs in one process (legal: 1)"),
+        (["--set", "plan.ranks=7", "--set", "plan.ep=7"], "must divide the 16 experts"),
+        (["--set", "plan.sequence=4096"], "exceeds maximum_positions"),
+        (["--set", "model.vocabulary=200"], "model.vocabulary"),
+        (["--set", "model.width=30"], "must be a multiple of 4"),
+        (["--set", "data.validation_fraction=0.000001", "--set", "plan.sequence=2048"], "the validation data has"),
+        (["--name", "../elsewhere"], "expected the name of one folder"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_no_run_folder(settings, pretrain, tmp_path, arguments, told):
+    changed = [value for option, value in zip(arguments[::2], arguments[1::2], strict=True) if option == "--set"]
+    others = [text for pair in zip(arguments[::2], arguments[1::2], strict=True) if pair[0] != "--set" for text in pair]
+    code, out, err = pretrain(*settings(*changed), *others)
+    assert (code, out) == (2, "")
+    assert told in err.splitlines()[-1]
+    assert [line for line in err.splitlines() if line.startswith("error:")] == [err.splitlines()[-1]]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_taken_name_is_refused(settings, pretrain, tmp_path):
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    code, _, err = pretrain(*settings(), "--name", "run")
+    assert (code, "exists already" in err) == (2, True)
+    assert list((tmp_path / "runs" / "run").iterdir()) == []
+
+
+def test_resume_refuses_other_settings_and_unknown_runs(pretrain, tmp_path):
+    code, _, err = pretrain("--resume", "run", "--set", "training.tokens=1")
+    assert (code, "--set does not go with --resume" in err) == (2, True)
+    code, _, err = pretrain("--resume", "run")
+    assert (code, "'run' is no run" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resume_refuses_a_truncated_checkpoint_and_changes_nothing(settings, pretrain, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    assert pretrain(*settings("training.tokens=1024"), "--name", "run")[0] == 0
+    weights = find_checkpoint("run").folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    code, out, err = pretrain("--resume", "run")
+    assert (code, out) == (2, "")
+    assert "model.safetensors is damaged or cut off" in err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", ["training", "model"])
+def test_resume_refuses_specifications_that_were_changed_since(settings, pretrain, tmp_path, kind):
+    assert pretrain(*settings("training.tokens=1024"), "--name", "run")[0] == 0
+    file = tmp_path / "runs" / "run" / f"{kind}.yaml"
+    file.write_text(file.read_text().replace("weight_decay: 0.1", "weight_decay: 0.2").replace("rope_theta: 10000.0", "rope_theta: 5000.0"))
+    code, _, err = pretrain("--resume", "run")
+    assert (code, f"its {kind} is not the one" in err) == (2, True)
+
+
+def test_resume_refuses_a_text_that_has_changed(settings, pretrain, tmp_path):
+    (tmp_path / "text.txt").write_text("one line after another\n" * 200)
+    source = f"data.sources=[{{kind: text-files, paths: {tmp_path / 'text.txt'}, document: line}}]"
+    assert pretrain(*settings("training.tokens=512", source), "--name", "run")[0] == 0
+    (tmp_path / "text.txt").write_text("one line after the other\n" * 200)
+    code, _, err = pretrain("--resume", "run")
+    assert (code, "the text or the tokenizer has changed" in err) == (2, True)
+
+
+def test_a_checkpoint_is_the_weights_of_the_model_and_nothing_else(settings, pretrain):
+    assert pretrain(*settings("training.tokens=512"), "--name", "run")[0] == 0
+    found = find_checkpoint("run")
+    assert sum(tensor.numel() for tensor in load_file(found.folder / "model.safetensors").values()) == found.experiment.model.parameters
+
+
+def test_help_comes_without_torch_and_has_an_example():
+    shown = subprocess.run([*PRETRAIN, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert "python -m trainer pretrain --data" in shown.stdout
+    imported = {line.split()[-1] for line in shown.stderr.splitlines()}
+    assert "trainer.cli_pretrain" in imported
+    assert "torch" not in imported
+    assert "--resume" in shown.stdout
