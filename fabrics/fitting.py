@@ -112,11 +112,35 @@ def fit_operation(measured: Measured, cite: str) -> dict[str, Protocol]:
     (shape,) = shapes(measured)
     ideal = float(shape.hot_s_per_byte.max())
     kinds = measured.fabric.kinds
+    lines = fit_lines(measured.bytes, measured.time_s)
+    taken = np.argmin([latency + slope * measured.bytes for latency, slope in lines], axis=0)
+    nothing = {kind: Constant(value=0, source="assumed", cite="within base_s") for kind in kinds}
     protocols = {}
-    for i, (latency, slope) in enumerate(fit_lines(measured.bytes, measured.time_s)):
-        efficiency = min(1.0, ideal / slope) if slope > 0 else 1.0
-        protocols[f"fitted{i}"] = _protocol(kinds, latency, [0.0] * len(kinds), [efficiency] * len(kinds), cite)
+    for i, (latency, slope) in enumerate(lines):
+        latency_error, slope_error = _standard_errors(latency, slope, measured.bytes[taken == i], measured.time_s[taken == i])
+        share = min(1.0, ideal / slope) if slope > 0 else 1.0
+        efficiency = _fitted(share, cite, slope_error * share / slope if slope_error is not None and slope > 0 else None)
+        protocols[f"fitted{i}"] = Protocol(
+            base_s=_fitted(latency, cite, latency_error), overhead_s=nothing, gap_s=nothing, efficiency=dict.fromkeys(kinds, efficiency)
+        )
     return protocols
+
+
+def _standard_errors(latency: float, slope: float, bytes_: FloatArray, time_s: FloatArray) -> tuple[float | None, float | None]:
+    """Of a line under relative least squares; None with fewer than three points."""
+    if len(bytes_) < 3:
+        return None, None
+    scale = float(bytes_.max())
+    design = np.c_[1 / time_s, bytes_ / scale / time_s]
+    residual = design @ [latency, slope * scale] - 1
+    covariance = np.linalg.pinv(design.T @ design) * (residual @ residual) / (len(bytes_) - 2)
+    errors_ = np.sqrt(np.maximum(np.diag(covariance), 0))
+    return float(errors_[0]), float(errors_[1] / scale)
+
+
+def _fitted(value: float, cite: str, standard_error: float | None = None) -> Constant:
+    error = None if standard_error is None else float(f"{standard_error:.2g}")
+    return Constant(value=float(f"{value:.4g}"), source="fitted", cite=cite, standard_error=error)
 
 
 def fit_source(measured: Sequence[Measured], cite: str, pieces: int = 3) -> LinkProfile:
@@ -169,11 +193,11 @@ def errors(measured: Measured, profile: LinkProfile) -> FloatArray:
 
 def _protocol(kinds: Sequence[str], base_s: float, overhead_s: list[float], efficiency: list[float], cite: str, algorithms: tuple[str, ...] = ()) -> Protocol:
     def table(values: list[float]) -> ByLinkKind:
-        return {kind: Constant(value=float(f"{value:.4g}"), source="fitted", cite=cite) for kind, value in zip(kinds, values, strict=True)}
+        return {kind: _fitted(value, cite) for kind, value in zip(kinds, values, strict=True)}
 
     return Protocol(
         algorithms=algorithms,
-        base_s=Constant(value=float(f"{base_s:.4g}"), source="fitted", cite=cite),
+        base_s=_fitted(base_s, cite),
         overhead_s=table(overhead_s),
         gap_s=table([0.0] * len(kinds)),
         efficiency=table(efficiency),

@@ -28,10 +28,11 @@ def latency_s(value: float) -> float:
 
 
 class Constant(Spec):
-    """A number and where it comes from."""
+    """A number and where it comes from; a fitted one with its standard error where the rows carry one."""
 
     value: Annotated[float, Field(ge=0)]
     source: Literal["spec", "fitted", "assumed"]
+    standard_error: Annotated[float, Field(ge=0)] | None = None
     cite: str = ""
 
     @model_validator(mode="after")

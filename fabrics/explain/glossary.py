@@ -50,4 +50,5 @@ def section(fabric: Fabric) -> Section:
 
 
 def _row(name: str, constant: Constant) -> tuple[str, str, str, str]:
-    return name, f"{constant.value:g}", constant.source, constant.cite
+    error = f" ± {constant.standard_error:g}" if constant.standard_error is not None else ""
+    return name, f"{constant.value:g}{error}", constant.source, constant.cite
