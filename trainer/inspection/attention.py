@@ -50,8 +50,8 @@ def attention_maps(model: "MoETransformer", tokenizer: Tokenizer, ids: Sequence[
 
 def axis_name(text: str) -> str:
     """A token as it stands on an axis: blanks visible, at most 12 characters, letters that the figure's font may lack by their number."""
-    visible = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-    written = "".join(letter if letter in "␣⏎⇥�" or (letter.isprintable() and ord(letter) < 0x250) else f"\\u{ord(letter):04x}" for letter in visible)
+    visible = text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
+    written = "".join(letter if letter in "⏎⇥�" or (letter.isprintable() and ord(letter) < 0x250) else f"\\u{ord(letter):04x}" for letter in visible)
     return written if len(written) <= 12 else written[:11] + "…"
 
 

@@ -81,7 +81,6 @@ def expert_load_figure(loads: tuple[LayerLoad, ...]) -> bytes:
 def loss_by_position_figure(loss: LossByPosition) -> bytes:
     """Loss of every position, means of the ranges with their errors, and the trend of the last quarter."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     panel = figure.subplots()
@@ -103,11 +102,13 @@ def loss_by_position_figure(loss: LossByPosition) -> bytes:
         doublings_Q = np.log2(last_Q)
         level = float(np.mean(loss.losses_S[trend.first - 1 :]))
         line_Q = level + trend.slope_nats_per_doubling * (doublings_Q - doublings_Q.mean())
-        label = f"last quarter: {trend.slope_nats_per_doubling:+.3f} ± {trend.standard_error_nats_per_doubling:.3f} nats per doubling"
+        label = (
+            f"same tokens with a quarter less to look at: {trend.slope_nats_per_doubling:+.3f} ± {trend.standard_error_nats_per_doubling:.3f} nats per doubling"
+        )
         panel.plot(last_Q, line_Q, color="C3", linewidth=2, label=label)
         panel.axvspan(trend.first, trend.last, color="C3", alpha=0.08, linewidth=0)
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_major_formatter(lambda position, _: f"{position:g}")
     panel.set_xlabel("position: tokens that the prediction can look at")
     panel.set_ylabel("validation loss (nats per token)")
     panel.set_title(f"Loss by position in the sequence, {loss.windows:,} windows of {len(loss.losses_S):,}")

@@ -1,6 +1,6 @@
 """One pass over held-out text that keeps what the analyses need.
 
-Shapes: N windows, S sequence length, L MoE layers, E experts.
+Shapes: N windows, S sequence length, Q a quarter of it, L MoE layers, E experts.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ class HeldOut:
 
     losses_NS: np.ndarray
     """Nats, without auxiliary terms."""
+    shortened_NQ: np.ndarray
+    """The last quarter's tokens again, with the first quarter of their window hidden: each sees a quarter of a window less."""
     counts_LE: tuple[tuple[int, ...], ...]
 
 
@@ -27,10 +29,14 @@ def read_held_out(model: "MoETransformer", batches: "Batches", micro_batch: int,
     import torch
 
     losses: list[np.ndarray] = []
+    shortened: list[np.ndarray] = []
+    quarter = batches.sequence_length // 4
     counts_LE: list[torch.Tensor] = []
     with torch.inference_mode():
         for inputs_BS, labels_BS in batches.in_sequence(micro_batch, limit_tokens, str(model.embedding.device)):
             losses_BS, counts = model.token_losses(inputs_BS, labels_BS)
             losses.append(losses_BS.double().cpu().numpy())
+            later_BS, _ = model.token_losses(inputs_BS[:, quarter:], labels_BS[:, quarter:])
+            shortened.append(later_BS[:, batches.sequence_length - 2 * quarter :].double().cpu().numpy())
             counts_LE = [total_E + counts_E for total_E, counts_E in zip(counts_LE, counts, strict=True)] if counts_LE else counts
-    return HeldOut(np.concatenate(losses), tuple(tuple(counts_E.tolist()) for counts_E in counts_LE))
+    return HeldOut(np.concatenate(losses), np.concatenate(shortened), tuple(tuple(counts_E.tolist()) for counts_E in counts_LE))

@@ -1,6 +1,7 @@
 """Loss against the position in the sequence, and whether the sequence length is a limit.
 
-A position is counted from 1: it is the number of tokens that its prediction may look at. Shapes: N windows, S sequence length.
+A position is counted from 1: it is the number of tokens that its prediction may look at. Shapes: N windows, S sequence length,
+Q a quarter of it.
 """
 
 import math
@@ -30,8 +31,9 @@ class PositionRange:
 class Trend:
     """Slope of the loss over the last quarter of the positions, against the base-2 logarithm of the position.
 
-    Each window gives a least-squares slope of its own; the mean over windows is held against 0 by a one-sided t-test. Positions of one
-    window share their text and may be correlated; that does no harm, as only the windows count as independent.
+    The same tokens are predicted twice: at their positions, and a quarter of the sequence earlier, with the window's first quarter hidden. The
+    difference is free of what makes one token harder than another, which along a window would drown any slope. Each window gives the mean
+    difference over its last quarter; the mean over windows is held against 0 by a one-sided t-test, windows taken as independent.
     """
 
     first: int
@@ -69,14 +71,16 @@ class LossByPosition:
             return f"{self.windows} window(s) of {length} positions are too few to tell whether the sequence length is a limit."
         found = (
             f"over positions {trend.first} to {trend.last} the loss changes by {trend.slope_nats_per_doubling:+.3f} ± "
-            f"{trend.standard_error_nats_per_doubling:.3f} nats per doubling of the position (p = {trend.p_value:.2g} for no fall, {self.windows} windows)"
+            f"{trend.standard_error_nats_per_doubling:.3f} nats per doubling of the position (same tokens, a quarter less to look at; "
+            f"one-sided p = {trend.p_value:.2g}, {self.windows} windows)"
         )
         if trend.falls:
             return f"The loss still falls at the last position: {found}. The sequence length of {length} is a limit; a longer one would lower the loss."
-        bound = max(0.0, -trend.lower_bound_nats_per_doubling)
+        bound = -trend.lower_bound_nats_per_doubling
+        excluded = f"a fall of more than {bound:.3f} nats per doubling" if bound > 0 else "any fall"
         return (
             f"The loss does not fall at the last position beyond its standard error: {found}. That the sequence length of {length} is a limit is not "
-            f"shown; a fall of more than {bound:.3f} nats per doubling is excluded at {1 - LEVEL:.0%}."
+            f"shown; {excluded} is excluded at {1 - LEVEL:.0%}."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def loss_by_position(held_out: HeldOut) -> LossByPosition:
     windows, length = losses_NS.shape
     bounds = [(0, 1), *((2**power, min(2 ** (power + 1), length)) for power in range(max(1, length - 1).bit_length()) if 2**power < length), (0, length)]
     ranges = tuple(PositionRange(start + 1, end, *mean_and_error(losses_NS[:, start:end].mean(1))) for start, end in bounds)
-    return LossByPosition(windows, tuple(losses_NS.mean(0).tolist()), ranges, _trend(losses_NS))
+    return LossByPosition(windows, tuple(losses_NS.mean(0).tolist()), ranges, _trend(held_out))
 
 
 def mean_and_error(values_N: np.ndarray) -> tuple[float, float | None]:
@@ -106,19 +110,18 @@ def mean_and_error(values_N: np.ndarray) -> tuple[float, float | None]:
     return float(values_N.mean()), float(values_N.std(ddof=1)) / math.sqrt(count) if count > 1 else None
 
 
-def _trend(losses_NS: np.ndarray) -> Trend | None:
+def _trend(held_out: HeldOut) -> Trend | None:
     from scipy import stats
 
-    windows, length = losses_NS.shape
+    windows, length = held_out.losses_NS.shape
     quarter = length // 4
     if quarter < 2 or windows < 2:
         return None
-    doublings_Q = np.log2(np.arange(length - quarter + 1, length + 1))
-    centred_Q = doublings_Q - doublings_Q.mean()
-    slopes_N = losses_NS[:, -quarter:] @ centred_Q / (centred_Q @ centred_Q)
-    slope, error = mean_and_error(slopes_N)
+    position_Q = np.arange(length - quarter + 1, length + 1)
+    doublings = float(np.log2(position_Q / (position_Q - quarter)).mean())
+    slope, error = mean_and_error((held_out.losses_NS[:, -quarter:] - held_out.shortened_NQ).mean(1) / doublings)
     assert error is not None
-    # Equal windows have no error: the slope is then certain, and scipy's distribution with scale 0 is not defined.
+    # Equal windows have no error: the slope is then certain, and a distribution of scale 0 is not defined.
     p_value = float(stats.t.cdf(slope / error, windows - 1)) if error else float(slope >= 0)
     bound = slope - float(stats.t.ppf(1 - LEVEL, windows - 1)) * error
     return Trend(length - quarter + 1, length, slope, error, p_value, bound)

@@ -31,7 +31,7 @@ def test_load_by_hand() -> None:
 
 def test_layers_are_numbered_among_all_blocks(experiment) -> None:
     """The first block of the mouse is dense."""
-    loads = expert_load(experiment.model, HeldOut(np.zeros((1, 1)), ((1, 2, 3, 4), (4, 3, 2, 1))))
+    loads = expert_load(experiment.model, HeldOut(np.zeros((1, 1)), np.zeros((1, 0)), ((1, 2, 3, 4), (4, 3, 2, 1))))
     assert [(load.layer, load.top_k, load.counts) for load in loads] == [(1, 2, (1, 2, 3, 4)), (2, 2, (4, 3, 2, 1))]
 
 
@@ -70,10 +70,14 @@ def test_a_limit_on_tokens_takes_the_first_windows(experiment) -> None:
 
 
 def losses(slope: float, *, windows: int = 200, length: int = 64, noise: float = 1.0, seed: int = 0) -> HeldOut:
-    """Losses that fall by ``slope`` nats a doubling, with noise of each token and of each window."""
+    """Losses that fall by ``slope`` nats a doubling; tokens differ in difficulty, and a context changes each token's loss at random."""
     random = np.random.default_rng(seed)
+    quarter = length // 4
     mean_S = 5 + slope * np.log2(np.arange(1, length + 1))
-    return HeldOut(mean_S + noise * random.normal(size=(windows, length)) + 0.3 * random.normal(size=(windows, 1)), ())
+    difficulty_NS = noise * random.normal(size=(windows, length)) + 0.3 * noise * random.normal(size=(windows, 1))
+    earlier_NQ = difficulty_NS[:, length - quarter :] + mean_S[length - 2 * quarter : length - quarter]
+    change_NS, change_NQ = 0.2 * noise * random.normal(size=(windows, length)), 0.2 * noise * random.normal(size=(windows, quarter))
+    return HeldOut(mean_S + difficulty_NS + change_NS, earlier_NQ + change_NQ, ())
 
 
 def test_ranges_double_and_the_last_is_the_whole() -> None:
@@ -82,7 +86,7 @@ def test_ranges_double_and_the_last_is_the_whole() -> None:
 
 
 def test_means_and_errors_by_hand() -> None:
-    by_position = loss_by_position(HeldOut(np.array([[4.0, 3.0, 1.0], [2.0, 1.0, 1.0]]), ()))
+    by_position = loss_by_position(HeldOut(np.array([[4.0, 3.0, 1.0], [2.0, 1.0, 1.0]]), np.zeros((2, 0)), ()))
     first, second, third, whole = by_position.ranges
     # Two values a and b have the standard error |a - b| / 2.
     assert (first.loss_nats_per_token, first.standard_error_nats_per_token) == (3, 1)
@@ -100,11 +104,37 @@ def test_a_slope_without_noise_is_found_exactly() -> None:
     assert trend.falls
 
 
+def test_a_slope_by_hand() -> None:
+    """Eight positions: the last two, 7 and 8, were 5 and 6; log2(7/5) and log2(8/6) average 0.4502 doublings."""
+    at_7_and_8 = np.array([[3.0, 2.0], [3.5, 2.1]])
+    before = at_7_and_8 + np.array([[0.1, 0.3], [0.5, 0.1]])
+    trend = loss_by_position(HeldOut(np.concatenate([np.full((2, 6), 9.0), at_7_and_8], 1), before, ())).trend
+    assert trend is not None
+    doublings = (math.log2(7 / 5) + math.log2(8 / 6)) / 2
+    # Windows change by -0.2 and -0.3: mean -0.25, standard error 0.05, so t = -5 with one degree of freedom: p = 1/2 - atan(5)/pi.
+    assert trend.slope_nats_per_doubling == pytest.approx(-0.25 / doublings)
+    assert trend.standard_error_nats_per_doubling == pytest.approx(0.05 / doublings)
+    assert trend.p_value == pytest.approx(0.5 - math.atan(5) / math.pi)
+    assert not trend.falls
+
+
 def test_equal_windows_have_a_certain_slope() -> None:
     for slope, falls in ((-0.25, True), (0.25, False)):
-        trend = loss_by_position(HeldOut(np.tile(slope * np.log2(np.arange(1, 17)), (4, 1)), ())).trend
+        trend = loss_by_position(losses(slope, noise=0.0, windows=4)).trend
         assert trend is not None
         assert trend.falls is falls
+
+
+def test_the_last_quarter_is_predicted_again_without_the_first(experiment) -> None:
+    model = build_model(experiment.model, experiment.plan, seed=1)
+    tokens = np.random.default_rng(0).integers(2, 258, 65).astype(np.uint16)
+    held_out = read_held_out(model, Batches(tokens, 32), 2, None)
+    stream = torch.from_numpy(tokens.astype(np.int64))
+    for window, start in enumerate((0, 32)):
+        seen, labels = stream[None, start + 8 : start + 32], stream[None, start + 9 : start + 33]
+        with torch.no_grad():
+            expected = model.token_losses(seen, labels)[0][0, -8:]
+        assert held_out.shortened_NQ[window] == pytest.approx(expected.numpy(), rel=1e-5)
 
 
 def test_without_a_trend_a_fall_is_claimed_once_in_twenty() -> None:
@@ -134,7 +164,7 @@ def test_the_verdict_says_what_was_found() -> None:
 def test_maps_are_rows_of_probabilities_that_look_back(experiment) -> None:
     model = build_model(experiment.model, experiment.plan, seed=1)
     maps = attention_maps(model, BYTES, BYTES.encode("a cat\n"))
-    assert maps.tokens == ("a", "␣", "c", "a", "t", "⏎")
+    assert maps.tokens == ("a", "·", "c", "a", "t", "⏎")
     assert [weights.shape for weights in maps.weights_LHSS] == [(4, 6, 6)] * 3
     for weights in maps.weights_LHSS:
         assert weights.sum(-1) == pytest.approx(np.ones((4, 6)), rel=1e-5)
@@ -166,7 +196,7 @@ def test_a_text_of_one_token_has_no_habits() -> None:
 
 
 def test_names_on_the_axes_are_visible_and_short() -> None:
-    assert axis_name(" the") == "␣the"
+    assert axis_name(" the") == "·the"
     assert axis_name("é") == "é"
     assert axis_name("字") == "\\u5b57"
     assert axis_name("\x00") == "\\u0000"

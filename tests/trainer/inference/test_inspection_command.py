@@ -46,7 +46,7 @@ def test_options_do_what_they_say(saved: Callable[..., Path], trainer, tmp_path:
     assert document == json.loads((tmp_path / "looks" / "inspection.json").read_text())
     assert names(tmp_path / "looks") == FILES
     assert "runs/one" in document["checkpoint"]
-    assert document["attention"]["tokens"] == ["$", "5", "␣", "a", "␣", "c", "a", "t"]
+    assert document["attention"]["tokens"] == ["$", "5", "·", "a", "·", "c", "a", "t"]
     assert document["attention"]["text_source"] == "--text"
     assert (document["validation_tokens"], document["loss_by_position"]["windows"]) == (64, 2)
     assert document["of_validation_tokens"] > 64
