@@ -59,7 +59,8 @@ def _drawn(fabric: Fabric) -> set[str]:
     """All nodes of a small fabric; of a large one the first accelerators and what lies between the first and one partner of each kind."""
     if fabric.size <= ACCELERATORS_DRAWN:
         return set(fabric.graph)
-    names = set(fabric.endpoints[: ACCELERATORS_DRAWN // 4])
+    first = fabric.endpoints[: ACCELERATORS_DRAWN // 4]
+    names = {*first, *(other for name in first for other in fabric.graph.successors(name))}
     for partner, _ in pair_kinds(fabric):
         names |= fabric.routes.between(0, fabric.routes.toward(partner))
     return names
@@ -79,9 +80,9 @@ def _positions(fabric: Fabric, drawn: set[str]) -> dict[str, tuple[float, float]
             at[name] = (place[0] + skew, (place[1] if len(place) > 1 else 0) + skew)
         else:
             rows.setdefault(data["tier"], []).append(name)
-    for tier, names in rows.items():
-        for i, name in enumerate(names):
-            at[name] = ((i + 0.5) / len(names) * 10, tier * 1.6)
+    for height, tier in enumerate(sorted(rows)):
+        for i, name in enumerate(rows[tier]):
+            at[name] = ((i + 0.5) / len(rows[tier]) * 10, height * 1.6)
     return at
 
 

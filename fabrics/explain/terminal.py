@@ -55,11 +55,11 @@ def picture(fabric: Fabric, busy: FloatArray | None) -> list["Text"]:
         most = ACCELERATORS_SHOWN if kind == "accelerator" else SWITCHES_SHOWN
         for name in names[:most]:
             line.append(name, style="bold")
-            line.append(":" if load else "")
-            for other in graph.successors(name) if load else ():
-                if graph.nodes[other]["tier"] > tier or (graph.nodes[other]["tier"] == tier and tier):
-                    share = max(load[name, other], load.get((other, name), 0.0))
-                    line.append(f"{min(int(share * 10 + 1e-9), 9)}", style=_colour(share))
+            others = [other for other in graph.successors(name) if load and (graph.nodes[other]["tier"] > tier or graph.nodes[other]["tier"] == tier > 0)]
+            line.append(":" if others else "")
+            for other in others:
+                share = max(load[name, other], load.get((other, name), 0.0))
+                line.append(f"{min(int(share * 10 + 1e-9), 9)}", style=_colour(share))
             line.append("  ")
         if len(names) > most:
             line.append(f"... {len(names) - most:,} more")

@@ -161,7 +161,7 @@ def explicit(spec: Clos) -> Fabric:
     accelerators = [[graph.accelerator(domain=node) for _ in range(spec.accelerators_per_node)] for node in range(spec.nodes)]
     if spec.scale_up_bytes_per_s is not None and spec.accelerators_per_node > 1:
         for node, members in enumerate(accelerators):
-            switch = graph.switch(f"nvswitch{node}", "nvlink", tier=0)
+            switch = graph.switch(f"nvswitch{node}", "nvlink", tier=1)
             for accelerator in members:
                 graph.join(accelerator, switch, spec.scale_up_bytes_per_s, spec.scale_up_latency_s, "nvlink")
     for plane in range(spec.planes):
@@ -170,9 +170,9 @@ def explicit(spec: Clos) -> Fabric:
 
 
 def _plane(spec: Clos, graph: GraphBuilder, accelerators: list[list[str]], plane: int) -> None:
-    leaves = [graph.switch(f"leaf{plane * spec.leaves + i}", "leaf", tier=1) for i in range(spec.leaves)]
-    spines = [graph.switch(f"spine{plane * spec.spines + i}", "spine", tier=2) for i in range(spec.spines)]
-    cores = [graph.switch(f"core{plane * spec.cores + i}", "core", tier=3) for i in range(spec.cores)]
+    leaves = [graph.switch(f"leaf{plane * spec.leaves + i}", "leaf", tier=2) for i in range(spec.leaves)]
+    spines = [graph.switch(f"spine{plane * spec.spines + i}", "spine", tier=3) for i in range(spec.spines)]
+    cores = [graph.switch(f"core{plane * spec.cores + i}", "core", tier=4) for i in range(spec.cores)]
     for node, members in enumerate(accelerators):
         for position, accelerator in enumerate(members):
             rail = position % spec.rails
