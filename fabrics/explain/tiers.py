@@ -107,7 +107,8 @@ def section(fabric: Fabric) -> Section:
 def _sentence(tier: Tier) -> str:
     meaning = MEANING.get(tier.kind, MEANING["switch"])
     article = "An" if tier.kind[0] in "aeio" or tier.kind == "nvlink" else "A"
-    start = f"{article} {tier.kind} switch: {meaning}. Here: {tier.count:,}, such as {tier.example}, with {tier.ports_down} links down ({rate(tier.down_bytes_per_s)})"
+    below = f"with {tier.ports_down} links down ({rate(tier.down_bytes_per_s)})"
+    start = f"{article} {tier.kind} switch: {meaning}. Here: {tier.count:,}, such as {tier.example}, {below}"
     ratio = tier.oversubscription
     if ratio is None:
         return f"{start} and none up."
