@@ -80,6 +80,7 @@ def calibration_command(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="StepReports (or a folder) that it was fitted to: draws one FLOP rate fitted to the same. Repeatable."),
     ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take measured seconds as they are, without the yardstick's correction for other work.")] = False,
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -90,4 +91,4 @@ def calibration_command(
     from reports.calibration.build import build
     from reports.publish import publish
 
-    publish(build(device, reports, fitted_on or []), output, as_json=json)
+    publish(build(device, reports, fitted_on or [], raw=raw), output, as_json=json)

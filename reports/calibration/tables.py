@@ -13,12 +13,12 @@ def steps(found: Validation) -> Table:
     """Every measured step beside its prediction."""
     rows = tuple(
         (
-            step.name, show_seconds(step.measured_s), show_seconds(step.predicted_s), f"{step.step:+.1%}", *(f"{step.phases[phase]:+.1%}" for phase in PHASES),
-            f"{step.half_spread:.1%}", "" if step.single_rate is None else f"{step.single_rate:+.1%}",
+            step.name, f"{step.yardstick_share:.0%}", show_seconds(step.measured_s), show_seconds(step.predicted_s), f"{step.step:+.1%}",
+            *(f"{step.phases[phase]:+.1%}" for phase in PHASES), f"{step.half_spread:.1%}", "" if step.single_rate is None else f"{step.single_rate:+.1%}",
         )
         for step in found.steps
     )  # fmt: skip
-    headers = ("step", "measured", "predicted", "error", *PHASES, "spread of the repeats", "one FLOP rate")
+    headers = ("step", "yardstick", "measured", "predicted", "error", *PHASES, "spread", "one FLOP rate")
     return Table("Predicted over measured, less one", headers, rows)
 
 

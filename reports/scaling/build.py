@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from calibration.scaling.document import Findings
 from reports import provenance
 from reports.drawing import picture
 from reports.page import Page, Section
-from reports.scaling import gains, law_map, loss_against, loss_curves, tables, verdicts
-from reports.scaling.law import Law, fitted
+from reports.scaling import gains, law_map, loss_against, loss_curves, roofline, tables, verdicts
+from reports.scaling.law import fitted
 from reports.scaling.logs import Curve, curves
 from reports.scaling.settings import Setting, settings_of
 from reports.scaling.slopes import VARIABLES, slopes, straightness
@@ -27,7 +28,7 @@ def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | No
     table = read_table(runs, parse_columns(columns) if columns else None)
     settings = settings_of(table.rows, count)
     drawn, absent = curves(table.rows, logs) if logs is not None else ([], [])
-    found = fitted(table.rows, law, count)
+    found = fitted(table, law, count)
     straight = [each for variable in VARIABLES if (each := straightness(settings, variable)) is not None]
     said = [verdicts.which(settings), verdicts.law(found), *map(verdicts.straight, straight)]
     if drawn:
@@ -39,7 +40,7 @@ def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | No
         subject=f"{len(table.rows)} runs in {len(settings)} settings; N counts {count} parameters",
         verdicts=tuple(said),
         sections=(*_curves(drawn), _against(settings, count), *_slopes(settings), *_law(found), Section("Runs", (), (tables.settings(settings),))),
-        provenance=(*provenance.of_page([runs]), *missing, *(("Note", note) for note in table.notes)),
+        provenance=(*provenance.of_page([runs]), *missing, *(("Note", note) for note in (table.notes if isinstance(found, str) else found.notes))),
         limits=LIMITS,
     )
 
@@ -71,8 +72,12 @@ def _slopes(settings: Sequence[Setting]) -> tuple[Section, ...]:
     return (Section("Local slopes", (), (picture("gains", caption, partial(gains.draw, found=found), 4.2), tables.gains(flat))),)
 
 
-def _law(found: Law | str) -> tuple[Section, ...]:
+def _law(found: Findings | str) -> tuple[Section, ...]:
     if isinstance(found, str):
         return ()
     caption = f"The fitted law {found.fit.law.formula}: lines of equal loss (nats per token)."
-    return (Section("Fitted law", (), (picture("law", caption, partial(law_map.draw, law=found), 5.4), *tables.law(found))),)
+    pictures = [picture("law", caption, partial(law_map.draw, law=found.fit), 5.4)]
+    if found.roofline is not None:
+        caption = "The loss roofline: what the compute of the run that cost most can attain, by tokens per parameter."
+        pictures.append(picture("roofline", caption, partial(roofline.draw, found=found.roofline), 4.6))
+    return (Section("Fitted law", (), (*pictures, *tables.law(found))),)

@@ -3,26 +3,26 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from calibration.scaling.fit import Fit
 from calibration.scaling.points import points_at
 from calibration.scaling.verdict import rho_at
 from reports.drawing import BLACK, VERMILLION, counts
-from reports.scaling.law import Law
 
 CELLS = 60
 MARGIN = 2.0
 
 
-def draw(figure: Figure, law: Law) -> None:
+def draw(figure: Figure, law: Fit) -> None:
     """Contours of the loss; runs as points; where an e-fold of parameters gains as much as one of tokens, a line: over it parameters bind."""
     axes = figure.add_subplot()
-    points = law.fit.points
+    points = law.points
     n, d = (np.geomspace(np.exp(logs.min()) / MARGIN, np.exp(logs.max()) * MARGIN, CELLS) for logs in (points.log_n, points.log_d))
     grid_n, grid_d = np.meshgrid(n, d)
     at = points_at(grid_n.ravel(), grid_d.ravel())
-    loss = law.fit.law.loss(law.fit.theta, at).reshape(grid_n.shape)
+    loss = law.law.loss(law.theta, at).reshape(grid_n.shape)
     contours = axes.contour(grid_n, grid_d, loss, levels=12, cmap="cividis", linewidths=1.4)
     axes.clabel(contours, fontsize=9, fmt="%.3g")
-    rho = rho_at(law.fit.law, law.fit.theta, at).reshape(grid_n.shape)
+    rho = rho_at(law.law, law.theta, at).reshape(grid_n.shape)
     if rho.min() < 1 < rho.max():
         axes.contour(grid_n, grid_d, np.log(rho), levels=[0.0], colors=VERMILLION, linewidths=2, linestyles="--")
         axes.plot([], [], color=VERMILLION, linewidth=2, linestyle="--", label="parameters and tokens gain alike")

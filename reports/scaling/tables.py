@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from calibration.scaling.document import coefficient_intervals
+from calibration.scaling.document import Findings, coefficient_intervals
 from reports.page import Table
-from reports.scaling.law import Law
 from reports.scaling.logs import Curve
 from reports.scaling.settings import Setting, flops_unit
 from reports.scaling.slopes import Slope
@@ -44,7 +43,7 @@ def starts(curves: Sequence[Curve]) -> Table:
     return Table("Training losses, nats per token", ("run", "first logged", "near ln V", "last logged", "tokens"), rows)
 
 
-def law(found: Law) -> tuple[Table, ...]:
+def law(found: Findings) -> tuple[Table, ...]:
     """Coefficients with intervals, and what doublings gain by the law."""
     intervals = coefficient_intervals(found.fit, found.ensemble)
     coefficients = tuple((name, f"{value:.5g}", *(f"{edge:.4g}" for edge in intervals[name])) for name, value in found.fit.coefficients.items())
@@ -62,6 +61,13 @@ def law(found: Law) -> tuple[Table, ...]:
         Table(f"Coefficients of {found.fit.law.formula}", ("", "value", "95 % from", "to"), coefficients),
         Table("Doublings by the law, from the run of most compute", ("twice", "nats per token", "95 % from", "to", f"nats per {unit}"), gained),
     ]
+    if found.verdict.next_runs:
+        rows = tuple((run.target, show_count(run.n), show_count(run.d), f"{run.flops:.3g}", f"{run.variance_removed:.0%}") for run in found.verdict.next_runs)
+        tables.append(Table("The run that would teach most", ("to know", "N", "D", "FLOPs", "variance removed"), rows))
+    variants = tuple(
+        (each.objective, *((f"{value:.4g}" if value is not None else "") for value in (each.loss, each.rho)), each.failure or "") for each in found.sensitivity
+    )
+    tables.append(Table("The same law under other objectives, at the run of most compute", ("objective", "loss", "rho", "failure"), variants))
     if found.excluded:
         tables.append(Table("Runs that the fit leaves out", ("run", "why"), tuple((each.run, each.reason) for each in found.excluded)))
     return tuple(tables)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from reports.scaling.law import Law
+from calibration.scaling.document import Findings
 from reports.scaling.logs import Curve
 from reports.scaling.settings import Setting, flops_unit
 from reports.scaling.slopes import CERTAIN, VARIABLES, Slope, Straightness, last_doublings, slopes
@@ -69,7 +69,7 @@ def straight(found: Straightness) -> str:
     )
 
 
-def law(found: Law | str) -> str:
+def law(found: Findings | str) -> str:
     """The verdict of the fitted law, or why there is none."""
     if isinstance(found, str):
         return f"No law fitted: {found}."
