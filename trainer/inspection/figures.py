@@ -103,7 +103,7 @@ def loss_by_position_figure(loss: LossByPosition) -> bytes:
         level = float(np.mean(loss.losses_S[trend.first - 1 :]))
         line_Q = level + trend.slope_nats_per_doubling * (doublings_Q - doublings_Q.mean())
         label = (
-            f"same tokens with a quarter less to look at: {trend.slope_nats_per_doubling:+.3f} ± {trend.standard_error_nats_per_doubling:.3f} nats per doubling"
+            f"same tokens with a quarter less to look at: {trend.slope_nats_per_doubling:+.4f} ± {trend.standard_error_nats_per_doubling:.4f} nats per doubling"
         )
         panel.plot(last_Q, line_Q, color="C3", linewidth=2, label=label)
         panel.axvspan(trend.first, trend.last, color="C3", alpha=0.08, linewidth=0)

@@ -70,14 +70,14 @@ class LossByPosition:
         if trend is None:
             return f"{self.windows} window(s) of {length} positions are too few to tell whether the sequence length is a limit."
         found = (
-            f"over positions {trend.first} to {trend.last} the loss changes by {trend.slope_nats_per_doubling:+.3f} ± "
-            f"{trend.standard_error_nats_per_doubling:.3f} nats per doubling of the position (same tokens, a quarter less to look at; "
+            f"over positions {trend.first} to {trend.last} the loss changes by {trend.slope_nats_per_doubling:+.4f} ± "
+            f"{trend.standard_error_nats_per_doubling:.4f} nats per doubling of the position (same tokens, a quarter less to look at; "
             f"one-sided p = {trend.p_value:.2g}, {self.windows} windows)"
         )
         if trend.falls:
             return f"The loss still falls at the last position: {found}. The sequence length of {length} is a limit; a longer one would lower the loss."
         bound = -trend.lower_bound_nats_per_doubling
-        excluded = f"a fall of more than {bound:.3f} nats per doubling" if bound > 0 else "any fall"
+        excluded = f"a fall of more than {bound:.4f} nats per doubling" if bound > 0 else "any fall"
         return (
             f"The loss does not fall at the last position beyond its standard error: {found}. That the sequence length of {length} is a limit is not "
             f"shown; {excluded} is excluded at {1 - LEVEL:.0%}."
