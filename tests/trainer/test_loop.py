@@ -148,6 +148,27 @@ def test_accumulated_micro_batches_are_one_batch(experiment_of):
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 4, 8])
+def test_a_run_broken_off_and_resumed_is_bit_for_bit_uninterrupted(experiment_of, tmp_path, top_k):
+    experiment = experiment_of(f"model.blocks.0.feed_forward.top_k={top_k}", "training.tokens=7680", "training.evaluation.interval_steps=17")
+
+    def break_off(line):
+        if "validation loss" in line:
+            raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        train(experiment, run_folder=tmp_path / "run", log=break_off)
+    torch.rand(5)
+    said = []
+    resumed = train(experiment, run_folder=tmp_path / "run", log=said.append, resume=True)
+    whole = train(experiment, run_folder=None, log=silent)
+    # Checkpoints every seven steps: three steps come a second time.
+    assert "going on after step 14 of 30" in said
+    assert resumed.losses == whole.losses
+    assert resumed.validation == whole.validation
+    assert all(torch.equal(one, other) for one, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+
+
 def test_memory_is_the_sizes_of_the_tensors(experiment_of):
     result = train(experiment_of("training.tokens=512"), run_folder=None, log=silent)
     count = result.experiment.model.parameters

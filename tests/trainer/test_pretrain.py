@@ -64,8 +64,7 @@ def stop_after(steps, number, folder, arguments, cwd):
 
 
 # On two threads the tensors are large enough to be shared out: some threaded backward passes would add in an order of their own.
-@pytest.mark.parametrize(("threads", "sequence"), [(1, 32), pytest.param(2, 128, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("top_k", [1, 2, 4, 8])
+@pytest.mark.parametrize(("top_k", "threads", "sequence"), [(2, 1, 32), *(pytest.param(top_k, 2, 128, marks=pytest.mark.slow) for top_k in (1, 2, 4, 8))])
 def test_killed_and_resumed_is_bit_for_bit_uninterrupted(settings, experiment_of, pretrain, tmp_path, top_k, threads, sequence):
     changed = (f"model.blocks.0.feed_forward.top_k={top_k}", f"plan.sequence={sequence}", f"training.tokens={40 * 8 * sequence}")
     arguments = [*settings(*changed), "--threads", str(threads)]
