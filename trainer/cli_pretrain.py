@@ -35,7 +35,7 @@ def pretrain(
     resume: Annotated[str | None, typer.Option("--resume", help="Name or folder of a run that goes on from its newest checkpoint.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of CPU operations; default: PyTorch's, or the resumed run's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", dir_okay=False, help="Write the JSON document to this file.")] = None,
 ) -> None:
     """Train a language model; log, checkpoints and result are kept in a folder of runs/.
 

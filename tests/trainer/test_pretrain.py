@@ -181,6 +181,7 @@ def test_a_run_that_diverges_is_exit_code_1(settings, pretrain, tmp_path):
         (["--set", "data.validation_fraction=0.000001", "--set", "plan.sequence=2048"], "the validation data has"),
         (["--name", "../elsewhere"], "expected the name of one folder"),
         (["--threads", "0"], "--threads"),
+        (["--output", "."], "is a directory"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_no_run_folder(settings, pretrain, tmp_path, arguments, told):
