@@ -10,6 +10,7 @@ from simulator.program.operations import Operation
 from simulator.program.sizes import ONE, SYMBOLS
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
+from simulator.specs.device import Constant
 from simulator.time.kernels import cost
 
 MEMORY = ("parameters", "gradients", "optimizer", "activations", "peak")
@@ -162,15 +163,24 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
 
 def _constants(question: Question, kinds: Iterable[Kind]) -> Iterator[str]:
     device = question.device
-    yield f"launch overhead {device.launch_overhead_s.value:.3g} s: {device.launch_overhead_s.origin}, {device.launch_overhead_s.reference}"
+    yield _sourced("s a launch", device.launch_overhead_s)
+    if device.listed_launch_overhead_s is not None:
+        yield _sourced("s a launch of calls over all parameters", device.listed_launch_overhead_s)
+    if device.exponentials_per_s is not None:
+        yield _sourced("exponentials/s", device.exponentials_per_s)
     for kind in sorted(kinds):
         rate = device.kernels.get(kind)
         if rate is None:
             continue
-        constant = rate.bytes_per_s
-        yield f"{kind}: {constant.value:.4g} bytes/s: {constant.origin}, {constant.reference}"
-        for item, flops in rate.flops_per_s.items():
-            yield f"{kind}: {flops.value:.4g} {item} FLOP/s: {flops.origin}, {flops.reference}"
+        named: list[tuple[str, Constant | None]] = [("bytes/s", rate.bytes_per_s)]
+        named += [(f"{item} FLOP/s", constant) for item, constant in rate.flops_per_s.items()]
+        named += [(f"{item} FLOP/s in backward", constant) for item, constant in rate.backward_flops_per_s.items()]
+        named += [("s a launch", rate.launch_overhead_s), ("s for each further product of a group", rate.product_overhead_s)]
+        yield from (f"{kind}: {_sourced(unit, constant)}" for unit, constant in named if constant is not None)
+
+
+def _sourced(unit: str, constant: Constant) -> str:
+    return f"{constant.value:.4g} {unit}: {constant.origin}, {constant.reference}"
 
 
 def _communication(report: StepReport, line: str, component: Component | None, question: Question) -> Explanation:

@@ -1,17 +1,14 @@
 """Measured StepReports, and the model and plan that they are of."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from configuration.errors import ConfigurationError
-from configuration.overrides import parse_single
 from configuration.spec import validated
 from simulator.comparison import load_report
 from simulator.records.step_report import StepReport
-from simulator.specs import ModelSpec, Plan, load_model
+from simulator.specs import ModelSpec, Plan
 
 
 @dataclass(frozen=True)
@@ -71,22 +68,7 @@ def _load(path: Path) -> MeasuredStep:
         raise ConfigurationError(f"{path}: kind is {report.kind!r} (legal: measured); a profile is held against measurements only")
     if not report.time.rows or not report.time.step_s:
         raise ConfigurationError(f"{path}: time.rows: no measured time")
-    return MeasuredStep(path, report, _model(report, path), validated(Plan, report.plan, f"{path}: plan"))
-
-
-def _model(report: StepReport, path: Path) -> ModelSpec:
-    """The model that ``provenance.command`` names, with the fields that it sets; its size must be the report's."""
-    words = shlex.split(report.provenance.command)
-    names, settings = _values(words, "--model"), _values(words, "--set")
-    if len(names) != 1:
-        raise ConfigurationError(f"{path}: provenance.command names no --model; the model cannot be known")
-    overrides = parse_single((text for text in settings if text.startswith("model.")), ("model",))
-    model = load_model(names[0], overrides.get("model"))
+    model = validated(ModelSpec, report.model_specification, f"{path}: model_specification")
     if (model.parameters, model.active_parameters) != (report.parameters, report.active_parameters):
-        raise ConfigurationError(f"{path}: provenance.command gives a model of {model.parameters:,} parameters, the report has {report.parameters:,}")
-    return model
-
-
-def _values(words: list[str], option: str) -> list[str]:
-    following = [after for word, after in pairwise(words) if word == option]
-    return following + [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+        raise ConfigurationError(f"{path}: model_specification is of {model.parameters:,} parameters, the report has {report.parameters:,}")
+    return MeasuredStep(path, report, model, validated(Plan, report.plan, f"{path}: plan"))

@@ -145,13 +145,17 @@ class DefaultUsed(Record):
 
 
 class StepReport(Record):
-    """The ledger of one steady step (the third or later; gradients are freed after it) of one rank."""
+    """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
+
+    ``model_specification`` and ``plan`` hold every field of the ModelSpec and the Plan, so that a report can be predicted again.
+    """
 
     schema_version: Literal[1] = 1
     kind: Literal["predicted", "measured"]
     model: str
     parameters: Annotated[int, Field(ge=0)]
     active_parameters: Annotated[int, Field(ge=0)]
+    model_specification: dict[str, object]
     plan: dict[str, object]
     fabric: str
     memory: Memory

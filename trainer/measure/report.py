@@ -55,6 +55,7 @@ def _report(subject: Subject, memory: MemoryPass, time: TimePass, notes: list[st
         model=subject.spec.name,
         parameters=subject.spec.parameters,
         active_parameters=subject.spec.active_parameters,
+        model_specification=subject.spec.model_dump(mode="json"),
         plan=plan.model_dump(mode="json"),
         fabric="none: one process",
         memory=memory.memory,
