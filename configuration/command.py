@@ -40,6 +40,8 @@ def run(app: typer.Typer, program: str) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        _leave(f"{error.filename or 'file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except Exception as error:

@@ -1,9 +1,9 @@
 """Which single failure of the fabric costs a training step most."""
 
-from collections.abc import Callable
+from math import isfinite
 from typing import Literal
 
-from configuration.errors import ConfigurationError
+from fabrics.failures import by_cost, candidates
 from fabrics.graph import Fabric
 from simulator.question import Question
 from simulator.records.step_report import Record
@@ -26,31 +26,21 @@ class Failures(Record):
     failures: list[Failure]
 
 
-def single_failures(question: Question, progress: Callable[[int, int], None] | None = None) -> Failures:
-    """Predict the step with each switch, and each link between switches, taken away in turn."""
-    fabric = question.network.fabric
-    healthy = question.answer().time.step_s
-    names = candidates(fabric)
-    found = []
-    for position, name in enumerate(names):
-        if progress is not None:
-            progress(position, len(names))
-        found.append(_with(question, fabric, name, healthy))
-    return Failures(healthy_step_s=healthy, failures=sorted(found, key=lambda failure: -(failure.step_s or float("inf"))))
+def single_failures(question: Question) -> Failures:
+    """Predict the step with each inner switch, and each link between switches, taken away in turn."""
 
+    def step_s(fabric: Fabric) -> float:
+        return Question(question.model, question.plan, question.device, Network(fabric, question.plan), []).answer().time.step_s
 
-def candidates(fabric: Fabric) -> list[str]:
-    """Switches, and links between two switches, as ``--fail`` names them."""
-    endpoints = set(fabric.endpoints)
-    switches = [node for node in fabric.graph.nodes if node not in endpoints]
-    links = sorted({":".join(sorted(edge)) for edge in fabric.graph.edges if not endpoints & set(edge)})
-    return [*switches, *links]
-
-
-def _with(question: Question, fabric: Fabric, name: str, healthy_s: float) -> Failure:
-    try:
-        degraded = fabric.without((name,))
-    except ConfigurationError:
-        return Failure(name=name, step_s=None, slowdown=None)
-    answer = Question(question.model, question.plan, question.device, Network(degraded, question.plan), []).answer()
-    return Failure(name=name, step_s=answer.time.step_s, slowdown=answer.time.step_s / healthy_s)
+    healthy = question.network.fabric
+    healthy_s = step_s(healthy)
+    found = by_cost(healthy, candidates(healthy), step_s)
+    return Failures(
+        healthy_step_s=healthy_s,
+        failures=[
+            Failure(name=failure.name, step_s=failure.time_s, slowdown=failure.time_s / healthy_s)
+            if isfinite(failure.time_s)
+            else Failure(name=failure.name, step_s=None, slowdown=None)
+            for failure in found
+        ],
+    )

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from configuration.command import emit, stderr
+from configuration.command import emit
 from configuration.overrides import parse_single
 from simulator.commands import options
 from simulator.question import KINDS, ask
@@ -22,15 +22,14 @@ def failures(
     json: options.Json = False,
     output: options.Output = None,
 ) -> None:
-    """Take away each switch and each link between switches in turn: which single failure costs a training step most.
+    """Take away each inner switch and each link between switches in turn: which single failure costs a training step most.
 
     Example: python -m simulator failures --model olmoe-1b-7b --fabric spine-leaf
     """
     from simulator.failures import single_failures
 
     question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS))
-    with stderr().status("predicting") as status:
-        answer = single_failures(question, lambda done, total: status.update(f"predicting failure {done + 1} of {total}"))
+    answer = single_failures(question)
     emit(answer.model_dump(mode="json"), as_json=json, output=output, show=lambda console: _show(console, answer, most))
 
 

@@ -145,3 +145,23 @@ def test_list_names_every_preset() -> None:
 @pytest.mark.parametrize("command", ["predict", "explain", "compare", "sweep", "list", "show"])
 def test_every_help_has_an_example(command: str) -> None:
     assert "Example" in simulator(command, "--help").stdout
+
+
+def test_the_worst_single_failure_is_named_with_its_step() -> None:
+    answer = json.loads(simulator("failures", "--model", "olmoe-1b-7b", "--fabric", "spine-leaf", "--json").stdout)
+    worst = answer["failures"][0]
+    degraded = json.loads(simulator("predict", "--model", "olmoe-1b-7b", "--fabric", "spine-leaf", "--fail", worst["name"], "--json").stdout)
+    assert worst["step_s"] == pytest.approx(degraded["time"]["step_s"])
+    assert worst["slowdown"] > 1
+
+
+def test_a_slow_link_slows_the_step() -> None:
+    words = ("predict", "--model", "olmoe-1b-7b", "--fabric", "spine-leaf", "--json")
+    healthy, slow = (json.loads(simulator(*words, *more).stdout)["time"]["step_s"] for more in ((), ("--slow", "leaf0:spine0=0.5")))
+    assert slow > healthy
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line() -> None:
+    done = simulator("predict", *MAIN, "-o", "/dev/null/p.json")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
