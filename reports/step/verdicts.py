@@ -79,7 +79,9 @@ def agreement(pair: Pair) -> tuple[str, ...]:
     if devices[0] != devices[1]:
         said.append(f"Time cannot be compared: the prediction is for {devices[0]}, the measurement was made on {devices[1]}.")
     else:
-        said.append(f"Time: the predicted step of {show_seconds(step.first)} is {step.relative:+.1%} from the measured {show_seconds(step.second)}.")
+        repeats = pair.measured.time.repeats_s
+        spread = f" (repeats from {show_seconds(min(repeats))} to {show_seconds(max(repeats))})" if repeats else ""
+        said.append(f"Time: the predicted step of {show_seconds(step.first)} is {step.relative:+.1%} from the measured {show_seconds(step.second)}{spread}.")
     if joined.different_plan_fields:
         said.append(f"Careful: the plans differ in {', '.join(joined.different_plan_fields)}.")
     if pair.predicted.model != pair.measured.model:
