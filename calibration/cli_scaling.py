@@ -72,6 +72,16 @@ def fit_command(
     emit(document, as_json=as_json, output=output, show=lambda console: show_fit(console, document))
 
 
+@scaling_app.command("laws", epilog="Example: python -m calibration scaling laws --json")
+def laws_command(as_json: Json = False, output: Output = None) -> None:
+    """List the laws, what a table must vary for each, and their published coefficients."""
+    from calibration.scaling.display import show_laws
+    from calibration.scaling.document import laws_document
+
+    document = laws_document()
+    emit(document, as_json=as_json, output=output, show=lambda console: show_laws(console, document))
+
+
 def _objective(delta: float, priors: list[str] | None) -> "Objective":
     from calibration.scaling.objective import Objective, Prior
 

@@ -13,6 +13,10 @@ EXACT = 1e-15
 
 TINY_STEP = 1e-11
 
+WHOLE_ITERATIONS = 60
+FEWEST_FOR_WHOLE = 100
+"""Shorter descents are warm-ups, which need not end at an optimum."""
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -29,18 +33,36 @@ class Minimum:
 
 
 def minimise(problem: Problem, starts: Floats, iterations: int = 300) -> Minimum:
-    """Minimise every fit of ``problem`` from its start [R, p]. Does not judge: see ``steepness``."""
+    """Minimise every fit of ``problem`` from its start [R, p]. Does not judge: see ``steepness``.
+
+    Fits that the Hessian of ``Problem.expansion`` leaves short of an optimum, because their terms bend, go on with the whole Hessian.
+    """
     import numpy as np
 
     lower, upper = limits(problem.law)
     theta = np.clip(starts, lower, upper)
     value = problem.value(theta)
+    _descend(problem, theta, value, np.arange(len(theta)), iterations, whole=False)
+    first = Minimum(theta, value, problem.steepness(theta))
+    short = np.flatnonzero(~first.converged)
+    if not len(short) or iterations < FEWEST_FOR_WHOLE:
+        return first
+    _descend(problem, theta, value, short, WHOLE_ITERATIONS, whole=True)
+    return Minimum(theta, value, problem.steepness(theta))
+
+
+def _descend(problem: Problem, theta: Floats, value: Floats, active: Floats, iterations: int, *, whole: bool) -> None:
+    """Move the ``active`` rows of ``theta`` [R, p] and ``value`` [R] downhill, in place."""
+    import numpy as np
+
+    lower, upper = limits(problem.law)
     damping = np.full(len(theta), 1e-3)
-    active = np.arange(len(theta))
     for _ in range(iterations):
         part = problem.take(active)
         here = theta[active]
         gradient, hessian, scale = part.expansion(here)
+        if whole:
+            hessian = part.whole_hessian(here)
         gradient = inward(gradient, here, lower, upper)
         trial = np.clip(here + _step(gradient, hessian, scale, damping[active]), lower, upper)
         there = part.value(trial)
@@ -55,7 +77,6 @@ def minimise(problem: Problem, starts: Floats, iterations: int = 300) -> Minimum
         active = active[~done]
         if not len(active):
             break
-    return Minimum(theta, value, problem.steepness(theta))
 
 
 def _step(gradient: Floats, hessian: Floats, scale: Floats, damping: Floats) -> Floats:

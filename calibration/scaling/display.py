@@ -36,6 +36,16 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
     _show_verdict(console, document["verdict"])
 
 
+def show_laws(console: "Console", document: dict[str, Any]) -> None:
+    """Every law with its published coefficients."""
+    for law in document["laws"]:
+        kind = "fitted" if law["fitted"] else "published coefficients only"
+        console.print(f"[bold]{law['name']}[/bold] ({kind}; varies {', '.join(law['variables'])}): {law['formula']}")
+        for name, published in law["published"].items():
+            values = ", ".join(f"{key} {value:.6g}" for key, value in published["coefficients"].items())
+            console.print(f"  {name}: {values} ({published['source']})")
+
+
 def _show_backtest(console: "Console", backtest: dict[str, Any]) -> None:
     held_out, rolling = backtest["held_out"], backtest["rolling"]
     if held_out:

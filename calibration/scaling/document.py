@@ -8,6 +8,8 @@ from calibration.scaling.backtest import Backtest, backtest_document
 from calibration.scaling.bootstrap import Ensemble
 from calibration.scaling.fit import Fit
 from calibration.scaling.gates import Exclusion
+from calibration.scaling.laws import LAWS
+from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.points import Points
 from calibration.scaling.roofline import Roofline
 from calibration.scaling.sensitivity import Variant
@@ -67,6 +69,25 @@ def fit_document(findings: Findings) -> dict[str, Any]:
         "backtest": backtest_document(findings.backtest),
         "verdict": asdict(verdict),
         "roofline": None if findings.roofline is None else asdict(findings.roofline),
+    }
+
+
+def laws_document() -> dict[str, Any]:
+    """The document of ``scaling laws``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "laws": [
+            {
+                "name": law.name,
+                "formula": law.formula,
+                "source": law.source,
+                "variables": list(law.variables),
+                "parameters": [parameter.name for parameter in law.parameters],
+                "fitted": isinstance(law, FittedLaw),
+                "published": {name: asdict(published) for name, published in law.published.items()},
+            }
+            for law in LAWS.values()
+        ],
     }
 
 

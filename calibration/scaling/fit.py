@@ -151,13 +151,16 @@ def _certificate(law: FittedLaw, centred: Points, minimum: Minimum, best: int) -
     logs, slopes = law.terms(theta[None], centred)
     jacobian = weighted_slopes(log_sum_exp(logs)[1], slopes)[0]
     lengths = np.linalg.norm(jacobian, axis=0)
+    idle = [parameter.name for parameter, length in zip(law.parameters, lengths, strict=True) if length == 0]
+    if idle:
+        raise FitError(f"law {law.name}: the table says nothing of {', '.join(idle)}")
     lower, upper = limits(law)
     edge = (theta <= lower) | (theta >= upper)
     return Certificate(
         starts=len(minimum.value),
         share_at_optimum=float(_at_optimum(minimum, best).mean()),
         steepness=float(minimum.steepness[best]),
-        condition_number=float(np.linalg.cond(jacobian / np.where(lengths > 0, lengths, 1.0))),
+        condition_number=float(np.linalg.cond(jacobian / lengths)),
         at_bound=tuple(parameter.name for parameter, on in zip(law.parameters, edge, strict=True) if on),
     )
 
@@ -166,8 +169,12 @@ def refuse_unidentifiable(points: Points, law: FittedLaw) -> None:
     """Raise ConfigurationError when ``points`` have too few levels of a variable, or too few distinct settings, for the law's parameters."""
     for variable in law.variables:
         found = levels(getattr(points, f"log_{variable}"))
-        if found < FEWEST_LEVELS:
-            raise ConfigurationError(f"law {law.name}: needs at least {FEWEST_LEVELS} levels of {VARIABLES[variable]}, the table has {found}")
+        needed = law.levels.get(variable, FEWEST_LEVELS)
+        if found < needed:
+            raise ConfigurationError(f"law {law.name}: needs at least {needed} levels of {VARIABLES[variable]}, the table has {found}")
+    reason = law.refusal(points)
+    if reason is not None:
+        raise ConfigurationError(f"law {law.name}: {reason}")
     settings = len({tuple(round(float(getattr(points, f"log_{variable}")[row]), 3) for variable in law.variables) for row in range(len(points))})
     if settings <= len(law.parameters):
         raise ConfigurationError(

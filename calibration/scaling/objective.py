@@ -98,6 +98,18 @@ class Problem:
                 hessian[:, index, index] += strength
         return gradient, hessian, scale
 
+    def whole_hessian(self, theta: Floats, step: float = 1e-5) -> Floats:
+        """The Hessian [R, p, p] with the curvature of the terms, by central differences of the gradient."""
+        import numpy as np
+
+        columns = []
+        for index in range(theta.shape[1]):
+            shift = np.zeros(theta.shape[1])
+            shift[index] = step
+            columns.append((self.expansion(theta + shift)[0] - self.expansion(theta - shift)[0]) / (2 * step))
+        hessian = np.stack(columns, axis=2)
+        return np.asarray(0.5 * (hessian + hessian.transpose(0, 2, 1)))
+
     def steepness(self, theta: Floats) -> Floats:
         """The gradient's largest part [R] per unit of influence: what 'the gradient is zero' is measured in."""
         import numpy as np

@@ -1,5 +1,6 @@
 """What a scaling law is: names and bounds of its parameters, its terms, and its published coefficients."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ def scale(name: str) -> Parameter:
 def exponent(name: str, start: tuple[float, float] = (0.05, 0.9)) -> Parameter:
     """An exponent with which a term falls."""
     return Parameter(name, False, (1e-3, 3.0), start)
+
+
+def coefficient(name: str) -> Parameter:
+    """A coefficient of a law that is evaluated and not fitted."""
+    return Parameter(name, False, (-math.inf, math.inf), (0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,9 @@ class FittedLaw(Law):
     floor: ClassVar[str | None] = "E"
     """The parameter that is the loss no N and D can get under; None for a law without one."""
 
+    levels: ClassVar[Mapping[str, int]] = {}
+    """Levels that a table must hold of a variable, where the form asks for more or fewer than fit.FEWEST_LEVELS."""
+
     @abstractmethod
     def terms(self, theta: Floats, points: Points) -> tuple[Floats, Floats]:
         """Logarithms of the terms [R, k, n] for ``theta`` [R, p], and their derivatives [R, k, n, p] or, where these do not depend on theta, [1, k, n, p]."""
@@ -118,6 +127,10 @@ class FittedLaw(Law):
     @abstractmethod
     def projected_starts(self, points: Points) -> Floats:
         """Starts [s, p] by variable projection: exponents on a grid, factors solved linearly. ``points`` are centred."""
+
+    def refusal(self, points: Points) -> str | None:
+        """Why ``points`` cannot determine this law, beyond having enough levels and settings; None when they may."""
+        return None
 
     def log_loss(self, theta: Floats, points: Points) -> Floats:
         """ln L [..., n] as the log-sum-exp of the terms."""
