@@ -14,8 +14,6 @@ from configuration.errors import ConfigurationError, unknown
 
 _ALL: tuple[Law, ...] = (Chinchilla(), Tied(), DataConstrained(), Routed(), JointMoe(), JointMoeFixed(), Kaplan(), FineGrained(), Sparsity())
 LAWS: dict[str, Law] = {law.name: law for law in _ALL}
-    law.name: law for law in (Chinchilla(), Tied(), DataConstrained(), Routed(), JointMoe(), JointMoeFixed(), Kaplan(), FineGrained(), Sparsity())
-}
 
 
 def law_named(name: str) -> Law:
