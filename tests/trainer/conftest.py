@@ -8,6 +8,8 @@ import torch
 def _own_cache_and_one_thread(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Threads of commands that these tests start wait without spinning: the cores are shared.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)
 
 
