@@ -72,6 +72,57 @@ def fit_command(
     emit(document, as_json=as_json, output=output, show=lambda console: show_fit(console, document))
 
 
+@scaling_app.command("optimal", epilog="Example: python -m calibration scaling optimal --runs runs.csv --flops 1e20")
+def optimal_command(
+    flops: Annotated[float, typer.Option(metavar="FLOPS", help="Budget: 6 N D (and 2 N for each token of inference).")],
+    runs: Annotated[Path | None, typer.Option(help="Run table (CSV) to fit the law to.")] = None,
+    published: Annotated[str | None, typer.Option(help="Published coefficient set instead of a table (see 'scaling laws').")] = None,
+    law: Annotated[str, typer.Option(help="Law (see 'scaling laws').")] = "chinchilla",
+    columns: Columns = None,
+    experts: Annotated[str | None, typer.Option(metavar="E,E,..", help="Numbers of experts to choose from; those of the table when left out.")] = None,
+    top_k: Annotated[float, typer.Option(min=1, help="Experts per token.")] = 1,
+    memory: Annotated[float | None, typer.Option(metavar="GB", help="Most GB (1e9 bytes) of training state, 16 bytes for each of all parameters.")] = None,
+    inference_tokens: Annotated[float, typer.Option(min=0, help="Tokens that the trained model will serve, counted into the budget.")] = 0,
+    unique_tokens: Annotated[float | None, typer.Option(help="Different tokens at hand; more are repeated (law data-constrained).")] = None,
+    delta: Delta = 1e-3,
+    prior: Priors = None,
+    count: Count = "active",
+    tokens_per_parameter: Band = "0.41,1000",
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Divide a compute budget between parameters, tokens and experts; cross-checked by isoFLOP parabolas and the envelope of the runs."""
+    from calibration.scaling.allocation import Budget
+    from calibration.scaling.display import show_optimal
+    from calibration.scaling.fit import FitError
+    from calibration.scaling.laws import fitted_law_named, law_named
+    from calibration.scaling.optimal import optimal_of_published, optimal_of_table
+    from calibration.scaling.study import Settings
+    from simulator.records.run_table import parse_columns, read_table
+
+    if not flops > 0:
+        raise ConfigurationError(f"--flops: expected a positive number, got {flops}")
+    if (runs is None) == (published is None):
+        raise ConfigurationError("give one of --runs (a table to fit) and --published (a coefficient set)")
+    budget = Budget(flops, inference_tokens, unique_tokens)
+    levels = None if experts is None else _experts(experts)
+    if runs is None:
+        document = optimal_of_published(law_named(law), str(published), budget, levels or [1.0], top_k, memory)
+    else:
+        chosen = fitted_law_named(law)
+        settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, resamples=resamples, seed=seed)
+        table = read_table(runs, parse_columns(columns) if columns else None)
+        try:
+            document = optimal_of_table(table, chosen, settings, budget, levels, top_k, memory)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{runs}: {error}") from None
+        except FitError as error:
+            raise CheckMissedError(f"{runs}: {error}") from None
+    emit(document, as_json=as_json, output=output, show=lambda console: show_optimal(console, document))
+
+
 @scaling_app.command("laws", epilog="Example: python -m calibration scaling laws --json")
 def laws_command(as_json: Json = False, output: Output = None) -> None:
     """List the laws, what a table must vary for each, and their published coefficients."""
@@ -109,6 +160,16 @@ def _gates(text: str) -> "Gates":
     if not 0 <= band[0] < band[1]:
         raise ConfigurationError(f"--tokens-per-parameter {text!r}: expected LOW,HIGH with LOW below HIGH, for one 3,300")
     return Gates(tokens_per_parameter=band)
+
+
+def _experts(text: str) -> list[float]:
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        levels = []
+    if not levels or not all(1 <= level < float("inf") for level in levels):
+        raise ConfigurationError(f"--experts {text!r}: expected numbers from 1, for one 1,8,64")
+    return levels
 
 
 def _point(text: str | None) -> "Points | None":

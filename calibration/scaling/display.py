@@ -36,6 +36,30 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
     _show_verdict(console, document["verdict"])
 
 
+def show_optimal(console: "Console", document: dict[str, Any]) -> None:
+    """Choices by number of experts, and what other methods would choose."""
+    budget, law = document["budget"], document["law"]
+    console.print(f"Budget {budget['flops']:.4g} FLOPs, law {law['name']}, {law['coefficients_from']}")
+    rows = []
+    for choice in document["choices"]:
+        total = "-" if choice["total_parameters"] is None else f"{choice['total_parameters']:.3g}"
+        interval = "-" if choice["n_interval"] is None else "{:.3g} to {:.3g}".format(*choice["n_interval"])
+        band = "{:.3g} to {:.3g}".format(*choice["band"])
+        rows.append((
+            f"{choice['experts']:g}", f"{choice['n']:.4g}", interval, band, f"{choice['d']:.4g}", f"{choice['tokens_per_parameter']:.3g}", total,
+            f"{choice['loss']:.4f}",
+        ))  # fmt: skip
+    headers = ("experts", "N", f"{document['level']:.0%} interval", f"N within {document['band']:.1%} loss", "D", "D/N", "all parameters", "loss")
+    _table(console, "", headers, rows)
+    for choice in document["choices"]:
+        for warning in filter(None, ("The memory limit binds." if choice["limited_by_memory"] else "", choice["beyond"])):
+            console.print(f"{choice['experts']:g} experts: {warning}")
+    for check in document["cross_checks"]:
+        verdict = "agrees" if check["agrees"] else f"DISAGREES: by the law that costs {check['excess_loss']:.2%} of loss"
+        slope = f"N ~ C^{check['exponent']:.3f} ± {check['exponent_se']:.3f}"
+        console.print(f"{check['method']} ({check['budgets']} budgets, {slope}): N {check['n']:.4g}, {verdict}")
+
+
 def show_laws(console: "Console", document: dict[str, Any]) -> None:
     """Every law with its published coefficients."""
     for law in document["laws"]:

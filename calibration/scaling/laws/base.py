@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from calibration.scaling.points import Floats, Points
-from configuration.errors import ConfigurationError
+from configuration.errors import ConfigurationError, unknown
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ class Law(ABC):
         return np.exp(self.log_loss(theta, points))
 
     def published_theta(self, name: str | None = None) -> Floats:
-        """Theta of a published coefficient set; the first when ``name`` is None."""
+        """Theta of a published coefficient set; the first when ``name`` is None. Raises ConfigurationError for an unknown one."""
+        if name is not None and name not in self.published:
+            raise unknown(f"coefficient set of law {self.name}", name, self.published)
         return self.theta_of(self.published[name or next(iter(self.published))].coefficients)
 
 
