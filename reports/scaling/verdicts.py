@@ -9,6 +9,9 @@ from reports.scaling.settings import Setting, flops_unit
 from reports.scaling.slopes import CERTAIN, VARIABLES, Slope, Straightness, last_doublings, slopes
 from simulator.units import show_count
 
+STRAIGHT = 0.9
+"""A line that explains less of the variance than this is none."""
+
 
 def starts(curves: Sequence[Curve]) -> str:
     """Whether every run starts near ln V, the loss of a model that gives all tokens the same probability."""
@@ -62,9 +65,10 @@ def straight(found: Straightness) -> str:
     low, high = found.series[0], found.series[-1]
     values = (low.n, high.n) if found.variable == "parameters" else (low.d, high.d)
     nearer = "the logarithm of the count" if found.logarithmic > found.plain else "the count itself"
+    bent = max(found.logarithmic, found.plain) < STRAIGHT
+    said = "the loss is a straight line neither in the count nor in its logarithm" if bent else f"the loss is nearer a straight line in {nearer}"
     return (
-        f"Over {len(found.series)} settings from {show_count(values[0])} to {show_count(values[1])} {found.variable} "
-        f"the loss is nearer a straight line in {nearer}: "
+        f"Over {len(found.series)} settings from {show_count(values[0])} to {show_count(values[1])} {found.variable} {said}: "
         f"R² = {found.plain:.4f} against the count, {found.logarithmic:.4f} against its logarithm."
     )
 

@@ -11,7 +11,7 @@ from reports.scaling.build import build
 from reports.scaling.logs import Curve, curves
 from reports.scaling.settings import settings_of
 from reports.scaling.slopes import last_doublings, series, slopes, straightness
-from reports.scaling.verdicts import starts, which
+from reports.scaling.verdicts import starts, straight, which
 from simulator.records.run_table import RunRow, write_rows
 
 
@@ -91,6 +91,13 @@ def test_a_loss_that_falls_by_the_same_amount_each_doubling_is_straight_in_the_l
     assert found is not None
     assert found.logarithmic == pytest.approx(1)
     assert found.plain < 0.95
+
+
+def test_a_loss_that_first_falls_and_then_stays_is_called_no_line() -> None:
+    losses = (5.0, 4.6, 4.6, 4.6, 4.6, 4.6)
+    found = straightness(settings_of([_row(1e6 * 2**i, 1e6, loss) for i, loss in enumerate(losses)], "active"), "parameters")
+    assert found is not None
+    assert "a straight line neither in the count nor in its logarithm" in straight(found)
 
 
 def test_the_law_behind_the_table_is_found_and_judged(tmp_path: Path) -> None:
