@@ -9,6 +9,7 @@ from configuration.command import CheckMissedError, emit, new_app
 from configuration.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from calibration.scaling.cluster import Cluster
     from calibration.scaling.gates import Gates
     from calibration.scaling.objective import Objective
     from calibration.scaling.points import Points
@@ -23,6 +24,8 @@ Priors = Annotated[list[str] | None, typer.Option("--prior", help="Normal prior 
 Band = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Runs outside this band of D/N do not enter the fit.")]
 Resamples = Annotated[int, typer.Option(min=100, help="Bootstrap refits.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of random starts and of the bootstrap.")]
+Fabric = Annotated[str | None, typer.Option(help="Fabric (preset or YAML) that training would run on.")]
+Template = Annotated[str | None, typer.Option(help="Model (preset or YAML) that is scaled in width and depth to be timed on --fabric.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")]
 
@@ -43,6 +46,8 @@ def fit_command(
     prior: Priors = None,
     count: Count = "active",
     tokens_per_parameter: Band = "0.41,1000",
+    fabric: Fabric = None,
+    model: Template = None,
     origins: Annotated[int, typer.Option(min=0, help="Rolling cuts of the backtest; 0 leaves it at the held-out runs.")] = 5,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -61,9 +66,10 @@ def fit_command(
     if holdout_above is not None and not holdout_above > 0:
         raise ConfigurationError(f"--holdout-above: expected a positive number of FLOPs, got {holdout_above}")
     settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, holdout_above, origins, resamples, seed)
+    cluster = _cluster(model, fabric, None, count)
     table = read_table(runs, parse_columns(columns) if columns else None)
     try:
-        findings = study(table, chosen, settings, _point(at))
+        findings = study(table, chosen, settings, _point(at), None if cluster is None else cluster.hours)
     except ConfigurationError as error:
         raise ConfigurationError(f"{runs}: {error}") from None
     except FitError as error:
@@ -72,9 +78,17 @@ def fit_command(
     emit(document, as_json=as_json, output=output, show=lambda console: show_fit(console, document))
 
 
-@scaling_app.command("optimal", epilog="Example: python -m calibration scaling optimal --runs runs.csv --flops 1e20")
+@scaling_app.command(
+    "optimal",
+    epilog="Examples: python -m calibration scaling optimal --runs runs.csv --flops 1e20; "
+    "... optimal --law joint-moe --published ludziejewski --hours 24 --fabric spine-leaf --model tiny-moe",
+)
 def optimal_command(
-    flops: Annotated[float, typer.Option(metavar="FLOPS", help="Budget: 6 N D (and 2 N for each token of inference).")],
+    flops: Annotated[float | None, typer.Option(metavar="FLOPS", help="Budget: 6 N D (and 2 N for each token of inference).")] = None,
+    hours: Annotated[float | None, typer.Option(help="Budget: hours on --fabric, by the simulator's step times.")] = None,
+    fabric: Fabric = None,
+    model: Template = None,
+    plan: Annotated[str | None, typer.Option(help="Plan (preset or YAML) of the timed models; the simulator's default one when left out.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Run table (CSV) to fit the law to.")] = None,
     published: Annotated[str | None, typer.Option(help="Published coefficient set instead of a table (see 'scaling laws').")] = None,
     law: Annotated[str, typer.Option(help="Law (see 'scaling laws').")] = "chinchilla",
@@ -95,32 +109,53 @@ def optimal_command(
 ) -> None:
     """Divide a compute budget between parameters, tokens and experts; cross-checked by isoFLOP parabolas and the envelope of the runs."""
     from calibration.scaling.allocation import Budget
-    from calibration.scaling.display import show_optimal
+    from calibration.scaling.display import show_hours, show_optimal
     from calibration.scaling.fit import FitError
     from calibration.scaling.laws import fitted_law_named, law_named
-    from calibration.scaling.optimal import optimal_of_published, optimal_of_table
+    from calibration.scaling.optimal import Source, hours_document, optimal_document, source_of_published, source_of_table
     from calibration.scaling.study import Settings
     from simulator.records.run_table import parse_columns, read_table
 
-    if not flops > 0:
-        raise ConfigurationError(f"--flops: expected a positive number, got {flops}")
+    if (flops is None) == (hours is None):
+        raise ConfigurationError("give one of --flops and --hours")
+    for name, value in (("--flops", flops), ("--hours", hours)):
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"{name}: expected a positive number, got {value}")
     if (runs is None) == (published is None):
         raise ConfigurationError("give one of --runs (a table to fit) and --published (a coefficient set)")
-    budget = Budget(flops, inference_tokens, unique_tokens)
-    levels = None if experts is None else _experts(experts)
+    cluster = _cluster(model, fabric, plan, count)
+    if (hours is None) != (cluster is None):
+        raise ConfigurationError("--hours goes with --fabric and --model, the model that is scaled to be timed there")
+    if hours is not None and (memory is not None or inference_tokens or unique_tokens is not None):
+        raise ConfigurationError("--hours: the device sets the memory; --memory, --inference-tokens and --unique-tokens go with --flops")
+    source: Source
     if runs is None:
-        document = optimal_of_published(law_named(law), str(published), budget, levels or [1.0], top_k, memory)
+        source = source_of_published(law_named(law), str(published))
     else:
         chosen = fitted_law_named(law)
         settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, resamples=resamples, seed=seed)
         table = read_table(runs, parse_columns(columns) if columns else None)
         try:
-            document = optimal_of_table(table, chosen, settings, budget, levels, top_k, memory)
+            source = source_of_table(table, chosen, settings)
         except ConfigurationError as error:
             raise ConfigurationError(f"{runs}: {error}") from None
         except FitError as error:
             raise CheckMissedError(f"{runs}: {error}") from None
-    emit(document, as_json=as_json, output=output, show=lambda console: show_optimal(console, document))
+    levels = None if experts is None else _experts(experts)
+    if flops is not None:
+        document = optimal_document(source, Budget(flops, inference_tokens, unique_tokens), levels, top_k, memory)
+        emit(document, as_json=as_json, output=output, show=lambda console: show_optimal(console, document))
+    elif hours is not None and cluster is not None:
+        timed = hours_document(source, hours, cluster, levels)
+        emit(timed, as_json=as_json, output=output, show=lambda console: show_hours(console, timed))
+
+
+def _cluster(model: str | None, fabric: str | None, plan: str | None, count: str) -> "Cluster | None":
+    from calibration.scaling.cluster import Cluster
+
+    if (model is None) != (fabric is None):
+        raise ConfigurationError("--fabric and --model go together: a fabric is timed with a model scaled in width and depth")
+    return None if model is None or fabric is None else Cluster(model, fabric, plan, count)
 
 
 @scaling_app.command("laws", epilog="Example: python -m calibration scaling laws --json")

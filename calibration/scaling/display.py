@@ -60,6 +60,27 @@ def show_optimal(console: "Console", document: dict[str, Any]) -> None:
         console.print(f"{check['method']} ({check['budgets']} budgets, {slope}): N {check['n']:.4g}, {verdict}")
 
 
+def show_hours(console: "Console", document: dict[str, Any]) -> None:
+    """Candidates trained for the hours given, lowest loss first."""
+    budget, law = document["budget"], document["law"]
+    console.print(f"{budget['hours']:g} hours on {budget['fabric']}, models scaled from {budget['model']}, law {law['name']}, {law['coefficients_from']}")
+    rows = []
+    for choice in document["choices"][:10]:
+        timed = choice["candidate"]
+        interval = "-" if choice["loss_interval"] is None else "{:.4f} to {:.4f}".format(*choice["loss_interval"])
+        shape, counts = f"{timed['layers']} x {timed['width']}", (timed["n"], timed["total_parameters"])
+        speed = (f"{1e3 * timed['step_s']:.4g}", f"{timed['flops_per_s']:.3g}")
+        outcome = (f"{choice['d']:.3g}", f"{choice['tokens_per_parameter']:.3g}", f"{choice['loss']:.4f}", interval, "yes" if choice["within_band"] else "")
+        rows.append((shape, f"{timed['experts']:g}", *(f"{number:.3g}" for number in counts), *speed, *outcome))
+    near = f"within {document['band']:.1%}"
+    headers = ("layers x width", "experts", "N", "all", "step (ms)", "6ND/s", "D", "D/N", "loss", f"{document['level']:.0%} interval", near)
+    _table(console, "", headers, rows)
+    if document["largest_is_best"]:
+        console.print("The best is the largest candidate that the device holds: memory or the range of candidates binds, not time.")
+    if document["choices"][0]["beyond"]:
+        console.print(document["choices"][0]["beyond"])
+
+
 def show_laws(console: "Console", document: dict[str, Any]) -> None:
     """Every law with its published coefficients."""
     for law in document["laws"]:
