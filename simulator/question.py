@@ -58,8 +58,9 @@ def ask(
     chip = DEVICES.load(device, overrides.get("device"))
     if gpus is not None and gpus > graph.size:
         raise ConfigurationError(f"--gpus {gpus}: fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
-    ranks = gpus or measured_ranks or graph.size
-    steps, used = load_plan(shapes, plan, overrides.get("plan"), ranks=ranks, precision=chip.default_precision)
+    given = {"--gpus": gpus, "the report compared with": measured_ranks, "every endpoint of the fabric": graph.size}
+    reason, ranks = next((reason, count) for reason, count in given.items() if count)
+    steps, used = load_plan(shapes, plan, overrides.get("plan"), ranks=ranks, ranks_reason=reason, precision=chip.default_precision)
     if gpus is not None and steps.ranks != gpus:
         raise ConfigurationError(f"--gpus {gpus}: the plan says ranks {steps.ranks}; give one of the two")
     if steps.ranks > graph.size:

@@ -44,7 +44,13 @@ class Default:
 
 
 def load_plan(
-    model: ModelSpec, name_or_path: str | None = None, overrides: Mapping[str, Any] | None = None, *, ranks: int = 1, precision: str = "fp32"
+    model: ModelSpec,
+    name_or_path: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    ranks: int = 1,
+    ranks_reason: str = "one process",
+    precision: str = "fp32",
 ) -> tuple[Plan, list[Default]]:
     """Read a plan, fill what it leaves open and check it against ``model``.
 
@@ -62,7 +68,7 @@ def load_plan(
             data[field] = value
             used.append(Default(f"plan.{field}", str(value), reason))
 
-    default("ranks", ranks, "every endpoint of the fabric" if ranks > 1 else "one process")
+    default("ranks", ranks, ranks_reason)
     default("sequence", model.training_defaults.sequence, f"default of {model.name}")
     default("micro_batch", model.training_defaults.micro_batch, f"default of {model.name}")
     default("precision", precision, "what the device is built for")

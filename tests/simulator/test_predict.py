@@ -6,9 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fabrics.loading import FABRICS, load_spec
 from simulator.components import Phase
 from simulator.question import ask
 from simulator.records.step_report import StepReport
+from simulator.specs.device import PRICED_KINDS
+from simulator.specs.presets import DEVICES
 
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -104,3 +107,13 @@ def test_adam_is_twice_the_weights_and_its_counters() -> None:
     memory = report(device="cpu", fabric="single-node", plan__ranks=1, plan__precision="fp32").memory
     tensors = 1 + 4 * 10 + 1
     assert memory.optimizer_bytes == 2 * memory.parameters_bytes + 4 * tensors
+
+
+@pytest.mark.parametrize("name", FABRICS.names())
+def test_the_device_of_every_fabric_preset_is_there(name: str) -> None:
+    assert load_spec(name).device in DEVICES.names()
+
+
+@pytest.mark.parametrize("name", DEVICES.names())
+def test_every_device_preset_prices_every_kind(name: str) -> None:
+    assert set(DEVICES.load(name).kernels) >= set(PRICED_KINDS)
