@@ -158,6 +158,31 @@ def _cluster(model: str | None, fabric: str | None, plan: str | None, count: str
     return None if model is None or fabric is None else Cluster(model, fabric, plan, count)
 
 
+@scaling_app.command(
+    "table",
+    epilog="Example: python -m calibration scaling table --trainer-state out/trainer_state.json --run base --active-parameters 1.1e9 -o runs.csv",
+)
+def table_command(
+    trainer_state: Annotated[Path, typer.Option(help="trainer_state.json of Hugging Face's Trainer.")],
+    run: Annotated[str, typer.Option(help="Name of the run; a row of this name is replaced.")],
+    active_parameters: Annotated[float, typer.Option(help="Parameters that one token passes through.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run table (CSV) that gets the row; made when absent.")],
+    total_parameters: Annotated[float | None, typer.Option(help="All parameters; the active ones when left out.")] = None,
+    experts: Annotated[int, typer.Option(min=1, help="Experts of a layer.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="Experts per token.")] = 1,
+    tokens_per_step: Annotated[float | None, typer.Option(help="Tokens of a step, where the Trainer did not count them.")] = None,
+) -> None:
+    """Add a run to a run table from the log of Hugging Face's Trainer."""
+    from calibration.scaling.trainer_state import row_of
+    from configuration.command import stdout
+    from simulator.records.run_table import append_row
+
+    values = {"run": run, "active_parameters": active_parameters, "total_parameters": total_parameters or active_parameters, "experts": experts, "top_k": top_k}
+    row = row_of(trainer_state, values, tokens_per_step)
+    append_row(output, row)
+    stdout().print(f"{output}: {row.run}, {row.tokens:.4g} tokens, loss {row.validation_loss_nats_per_token:.4f} nats per token")
+
+
 @scaling_app.command("laws", epilog="Example: python -m calibration scaling laws --json")
 def laws_command(as_json: Json = False, output: Output = None) -> None:
     """List the laws, what a table must vary for each, and their published coefficients."""

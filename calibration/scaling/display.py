@@ -24,6 +24,9 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
         f"objective {document['objective']['value']:.10g} ({document['objective']['kind']}); {certificate['share_at_optimum']:.0%} of "
         f"{certificate['starts']} starts end there, gradient {certificate['steepness']:.1e}, condition number {certificate['condition_number']:.0f}"
     )
+    if intervals["share_converged"] < 0.95:
+        share = f"{intervals['share_converged']:.0%}"
+        console.print(f"  only {share} of the refits converged: the table hardly determines this law, and its intervals are too narrow")
     if certificate["at_bound"]:
         console.print(f"  at the edge of their range, not determined by the table: {', '.join(certificate['at_bound'])}")
     _table(
@@ -118,7 +121,9 @@ def _show_verdict(console: "Console", verdict: dict[str, Any]) -> None:
     low, high = verdict["loss_interval"]
     console.print(f"Loss {verdict['loss']:.4f} nats per token ({low:.4f} to {high:.4f}) at {verdict['n']:.3g} parameters, {verdict['d']:.3g} tokens.")
     console.print(verdict["words"])
-    if verdict["floor"] is not None:
+    if verdict["floor"] is not None and verdict["floor_share"] < 1e-6:
+        console.print("The table shows no floor of the loss.")
+    elif verdict["floor"] is not None:
         console.print(f"Floor {verdict['floor']:.4f} nats: {verdict['floor_share']:.0%} of the loss, which no parameters and no tokens remove.")
     costs = (("nats_per_flop", 1e18), ("nats_per_byte", 1e9), ("nats_per_hour", 1.0))
     gains = []

@@ -104,6 +104,8 @@ class Law(ABC):
 
     def published_theta(self, name: str | None = None) -> Floats:
         """Theta of a published coefficient set; the first when ``name`` is None. Raises ConfigurationError for an unknown one."""
+        if not self.published:
+            raise ConfigurationError(f"law {self.name}: no coefficients are published")
         if name is not None and name not in self.published:
             raise unknown(f"coefficient set of law {self.name}", name, self.published)
         return self.theta_of(self.published[name or next(iter(self.published))].coefficients)

@@ -74,6 +74,18 @@ def test_noise_moves_predictions_by_less_than_the_noise(name: str) -> None:
     assert np.abs(law.log_loss(found.theta, found.points) - law.log_loss(law.published_theta(), found.points)).mean() < 0.002
 
 
+def test_experts_as_size_is_nested_in_the_joint_law_and_recovered() -> None:
+    law, joint = fitted_law_named("joint-moe-size"), fitted_law_named("joint-moe")
+    truth = {"a": 36.0, "alpha": -0.19, "delta": -0.23, "b": 36.0, "beta": -0.18, "c": 1.36}
+    whole = {**truth, "gamma": 0.0, "omega": 0.0, "zeta": 0.0, "E_start": 2.0732, "E_max": 290.4521}
+    points = crossed(joint, [1, 8], [1e12])
+    ordered = {parameter.name: whole[parameter.name] for parameter in joint.parameters}
+    found = fit(replace(points, log_loss=joint.log_loss(joint.theta_of(ordered), points)), law)
+    assert found.coefficients == pytest.approx(truth, rel=1e-4)
+    with pytest.raises(ConfigurationError, match="no coefficients are published"):
+        law.published_theta()
+
+
 TABLE_4 = {  # Ludziejewski et al. 2025, table 4: m, mu, n, nu of L = m N^mu + n D^nu + c
     1: (30.3640, -0.1817, 53.9838, -0.1965),
     32: (16.5424, -0.1557, 234.6726, -0.2652),
