@@ -114,9 +114,10 @@ def draw_slopes(figure: "Figure", findings: Findings) -> None:
         x = np.linspace(logs.min(), logs.max() + math.log(4), 50)
         here = {"n": np.full(50, math.log(verdict.n)), "d": np.full(50, math.log(verdict.d)), variable: x}
         line = _around(points, here["n"], here["d"], x if variable == "e" else np.full(50, math.log(verdict.experts)))
-        drawn = math.log(2) * elasticity(law, findings.ensemble.theta, line, variable)
+        slope = math.log(2) * elasticity(law, findings.fit.theta, line, variable)
+        drawn = findings.ensemble.widened(math.log(2) * elasticity(law, findings.ensemble.theta, line, variable), slope)
         place.fill_between(np.exp(x), *np.quantile(drawn, [0.025, 0.975], axis=0), color=BLUE, alpha=0.2, linewidth=0)
-        place.plot(np.exp(x), math.log(2) * elasticity(law, findings.fit.theta, line, variable), color=BLUE)
+        place.plot(np.exp(x), slope, color=BLUE)
         place.axvspan(math.exp(logs.min()), math.exp(logs.max()), color=GREY, alpha=0.1, linewidth=0)
         place.set(xscale="log", xlabel=AXES[f"log_{variable}"])
     figure.axes[0].set_ylabel("loss gained per doubling (nats per token)")
