@@ -65,12 +65,22 @@ def _leave(message: str, code: int) -> None:
 
 def emit(document: dict[str, Any], *, as_json: bool, output: Path | None, show: Callable[["Console"], None]) -> None:
     """Give a result: ``output`` gets the JSON document atomically; stdout gets it too with ``as_json``, else what ``show`` draws."""
+    if not _written(document, as_json, output):
+        show(stdout())
+
+
+def emit_text(document: dict[str, Any], *, as_json: bool, output: Path | None, text: Callable[[], str]) -> None:
+    """Like ``emit``, for results in plain text."""
+    if not _written(document, as_json, output):
+        print(text())
+
+
+def _written(document: dict[str, Any], as_json: bool, output: Path | None) -> bool:
     if output is not None:
         write_atomically(output, to_json(document))
     if as_json:
         sys.stdout.write(to_json(document))
-    else:
-        show(stdout())
+    return as_json
 
 
 def to_json(document: Any) -> str:

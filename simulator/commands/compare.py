@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from configuration.command import emit
+from configuration.command import emit_text
 from simulator.commands import options
 
 
@@ -21,7 +21,7 @@ def compare(
     """
     from simulator.comparison import compare as join
     from simulator.comparison import load_report
-    from simulator.tables import show_comparison
+    from simulator.tables import comparison_text
 
     comparison = join(load_report(first), load_report(second))
-    emit(comparison.model_dump(mode="json"), as_json=json, output=output, show=lambda console: show_comparison(console, comparison))
+    emit_text(comparison.model_dump(mode="json"), as_json=json, output=output, text=lambda: comparison_text(comparison))

@@ -1,17 +1,14 @@
 """``predict``: memory and time of one training step."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from configuration.command import CheckMissedError, emit
+from configuration.command import CheckMissedError, emit_text
 from configuration.overrides import parse_single
 from simulator.commands import options
 from simulator.question import KINDS, ask
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def predict(
@@ -38,12 +35,10 @@ def predict(
 
         measured = load_report(against)
 
-    def show(console: "Console") -> None:
-        from simulator.tables import show_comparison, show_report
+    def text() -> str:
+        from simulator.tables import comparison_text, report_text
 
-        show_report(console, report)
-        if comparison is not None:
-            show_comparison(console, comparison)
+        return report_text(report) + ("" if comparison is None else "\n\n" + comparison_text(comparison))
 
     ranks = measured.plan.get("ranks") if measured is not None else None
     question = ask(
@@ -54,6 +49,6 @@ def predict(
     if measured is not None:
         comparison = compare(report, measured)
     document = report.model_dump(mode="json") | ({} if comparison is None else {"comparison": comparison.model_dump(mode="json")})
-    emit(document, as_json=json, output=output, show=show)
+    emit_text(document, as_json=json, output=output, text=text)
     if check is not None and comparison is not None and abs(comparison.peak.relative) > check:
         raise CheckMissedError(f"peak memory differs by {comparison.peak.relative:+.3%}, allowed {check:.3%}")

@@ -6,6 +6,7 @@ from configuration.errors import ConfigurationError, did_you_mean
 from configuration.files import PresetFolder, read_json, write_atomically
 from configuration.overrides import assign, grid_points, parse_grid, parse_single
 from configuration.spec import Spec, validated
+from configuration.table import RULE, table
 
 
 class Wheel(Spec):
@@ -94,3 +95,8 @@ def test_cut_off_json_is_one_line(tmp_path: Path) -> None:
 
 def test_nothing_is_suggested_for_a_far_word() -> None:
     assert did_you_mean("zzz", ["spokes"]) == ""
+
+
+def test_a_table_is_as_wide_as_its_cells_and_aligns_numbers_right() -> None:
+    shown = table(("what", "bytes"), [("peak", "1,024"), RULE, ("all", "7")], right=(1,))
+    assert shown.splitlines() == ["what  bytes", "────  ─────", "peak  1,024", "────  ─────", "all       7"]
