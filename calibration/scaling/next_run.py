@@ -13,7 +13,7 @@ from calibration.scaling.points import Floats, Points, points_at
 
 STEPS = 13
 REACH = 2.0
-"""Candidates lie within this factor of the sizes, token counts and tokens per parameter of the table, and cost neither less nor more than its runs do."""
+"""Candidates lie within this factor of the table's sizes and token counts, and within its own range of tokens per parameter and of compute."""
 
 FARTHER = 10.0
 """The loss to be foretold is that at this many times the compute of the verdict's point, at the same tokens per parameter."""
@@ -76,5 +76,5 @@ def _candidates(fit: Fit) -> Points:
     n, d, e = (grid.ravel() for grid in np.meshgrid(*axes, experts, indexing="ij"))
     ratios = points.log_d - points.log_n
     cost = np.log(6) + n + d
-    kept = (d - n >= ratios.min() - reach) & (d - n <= ratios.max() + reach) & (cost >= points.log_c.min() - 1e-9) & (cost <= points.log_c.max() + 1e-9)
+    kept = (d - n >= ratios.min()) & (d - n <= ratios.max()) & (cost >= points.log_c.min() - 1e-9) & (cost <= points.log_c.max() + 1e-9)
     return points_at(np.exp(n[kept]), np.exp(d[kept]), experts=np.exp(e[kept]))
