@@ -165,3 +165,8 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line() -> None:
     done = simulator("predict", *MAIN, "-o", "/dev/null/p.json")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_table_of_failures_is_as_long_as_asked() -> None:
+    shown = simulator("failures", "--model", "tiny-moe", "--fabric", "spine-leaf", "--most", "2").stdout
+    assert shown.count("spine") == 2
