@@ -11,7 +11,7 @@ import pytest
 
 from simulator.records.run_table import RunRow, write_rows
 
-MEASURED = Path(__file__).resolve().parents[2] / "calibration" / "measurements" / "cpu-2026-11-23"
+MEASURED = Path(__file__).resolve().parents[2] / "calibration" / "measurements" / "cpu-xeon-2026-11-23"
 
 
 def calibration(*words: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from simulator.specs.device import DeviceSpec
 from simulator.specs.presets import DEVICES
 
 Writer = Callable[[dict[str, StepReport], str], Path]
-MEASURED = Path(__file__).resolve().parents[3] / "calibration" / "measurements" / "cpu-2026-11-23"
+MEASURED = Path(__file__).resolve().parents[3] / "calibration" / "measurements" / "cpu-xeon-2026-11-23"
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
