@@ -1,0 +1,1 @@
+"""What others would run on the same shapes: the yardsticks of the training suite."""
