@@ -35,6 +35,16 @@ def test_json_tells_verdicts_and_files(tmp_path: Path) -> None:
     assert document["verdicts"]
 
 
+CPU_STEPS = Path(__file__).resolve().parents[2] / "calibration" / "measurements" / "cpu-xeon-2026-11-23"
+
+
+def test_calibration_tells_its_errors_with_and_without_the_yardstick(tmp_path: Path) -> None:
+    held_out, fitted = str(CPU_STEPS / "held-out"), str(CPU_STEPS / "fit")
+    arguments = ("calibration", "cpu", held_out, "--fitted-on", fitted, "--json")
+    corrected, raw = (json.loads(_reports(*arguments, *more, "-o", "out", cwd=tmp_path).stdout) for more in ((), ("--raw",)))
+    assert corrected["verdicts"] != raw["verdicts"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
