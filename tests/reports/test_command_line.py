@@ -40,7 +40,7 @@ CPU_STEPS = Path(__file__).resolve().parents[2] / "calibration" / "measurements"
 
 def test_calibration_tells_its_errors_with_and_without_the_yardstick(tmp_path: Path) -> None:
     held_out, fitted = str(CPU_STEPS / "held-out"), str(CPU_STEPS / "fit")
-    arguments = ("calibration", "cpu", held_out, "--fitted-on", fitted, "--json")
+    arguments = ("calibration", "--device", "cpu", held_out, "--fitted-on", fitted, "--json")
     corrected, raw = (json.loads(_reports(*arguments, *more, "-o", "out", cwd=tmp_path).stdout) for more in ((), ("--raw",)))
     assert corrected["verdicts"] != raw["verdicts"]
 
