@@ -19,7 +19,7 @@ from simulator.program.optimizer import fused_adamw, fused_launches, gradient_no
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
-from simulator.specs import DenseFeedForward, Implementation, ModelSpec, MoeFeedForward, Plan
+from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.model import BlockGroup
 
 
@@ -76,19 +76,20 @@ class _Structure:
     expert_parallel: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
+    uniform_routing: bool
 
 
-def build_program(model: ModelSpec, plan: Plan) -> Program:
-    """The program of one step of ``model`` under ``plan``; the experts of every rank receive the same number of rows."""
+def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) -> Program:
+    """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None)."""
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
-    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings)
+    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings, plan.routing == "uniform")
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
     }  # fmt: skip
     start, finish = _ends(structure)
-    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan)) for group in model.blocks]
+    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
     stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
     widths = {group.mixer.head_width for group in model.blocks}
     return Program(
@@ -99,36 +100,41 @@ def build_program(model: ModelSpec, plan: Plan) -> Program:
     )
 
 
-def _kinds(group: BlockGroup) -> tuple[str, str, bool]:
+def _kinds(group: BlockGroup) -> tuple[str, DenseFeedForward | MoeFeedForward]:
+    """What kind of block this is: numbers that change no operation are one."""
     feed_forward = group.feed_forward
-    return group.mixer.qk_norm, feed_forward.kind, isinstance(feed_forward, MoeFeedForward) and feed_forward.normalise_weights
+    if isinstance(feed_forward, DenseFeedForward):
+        return group.mixer.qk_norm, DenseFeedForward(hidden_width=1)
+    scale = 1.0 if feed_forward.weight_scale == 1 else 2.0
+    return group.mixer.qk_norm, feed_forward.model_copy(update={"experts": 1, "top_k": 1, "expert_width": 1, "weight_scale": scale})
 
 
-def _numbers(group: BlockGroup, plan: Plan) -> dict[str, float]:
+def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float]:
     mixer, feed_forward = group.mixer, group.feed_forward
     numbers: dict[str, float] = {"H": mixer.heads, "G": mixer.kv_heads, "C": mixer.head_width, "J": mixer.head_width // 2}
     if isinstance(feed_forward, DenseFeedForward):
         return numbers | {"F": feed_forward.hidden_width}
-    rows = plan.tokens_per_micro_batch * feed_forward.top_k
+    experts, top_k = feed_forward.experts, feed_forward.top_k
+    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep)
     return numbers | {
-        "F": feed_forward.expert_width, "E": feed_forward.experts, "K": feed_forward.top_k,
-        "L": feed_forward.experts // plan.ep, "Q": rows,
+        "F": feed_forward.expert_width, "E": experts, "K": top_k,
+        "L": experts // plan.ep, "Q": rows,
     }  # fmt: skip
 
 
 @lru_cache(maxsize=256)
-def _block(structure: _Structure, qk_norm: str, feed_forward: str, normalise: bool) -> Segment:
+def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward) -> Segment:
     graph = Graph("block")
     x = graph.input("x", (T, D), ItemKind.COMPUTE)
     mixer = BlockGroup.model_fields["mixer"].annotation
     assert mixer is not None
     residual = attention(graph, x, mixer(heads=1, kv_heads=1, head_width=2, qk_norm=qk_norm))
     losses: list[Value] = []
-    if feed_forward == "moe":
-        spec = MoeFeedForward(experts=1, top_k=1, expert_width=1, normalise_weights=normalise)
+    if isinstance(feed_forward, MoeFeedForward):
         residual, losses = moe(
-            graph, residual, spec,
+            graph, residual, feed_forward,
             load_balancing="load_balancing" in structure.auxiliary_losses, router_z="router_z" in structure.auxiliary_losses,
+            uniform=structure.uniform_routing,
         )  # fmt: skip
         if structure.expert_parallel:
             expert_parallel(graph)

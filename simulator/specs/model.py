@@ -50,16 +50,21 @@ class DenseFeedForward(Spec):
 
 
 class MoeFeedForward(Spec):
-    """Dropless top-k mixture of SwiGLU experts behind a softmax router in fp32.
+    """Top-k mixture of SwiGLU experts behind a router in fp32.
 
-    ``normalise_weights`` divides the k chosen probabilities by their sum.
+    ``router``: scores are a softmax over the experts, or a sigmoid of each logit. ``normalise_weights`` divides the k chosen scores
+    by their sum, ``weight_scale`` multiplies what comes out. ``selection_bias``: a number of each expert is added to the scores when
+    the k are chosen, and nowhere else (Wang et al. 2024, arXiv 2408.15664; DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
     """
 
     kind: Literal["moe"] = "moe"
     experts: PositiveInt
     top_k: PositiveInt
     expert_width: PositiveInt
+    router: Literal["softmax", "sigmoid"] = "softmax"
     normalise_weights: bool = True
+    weight_scale: PositiveFloat = 1.0
+    selection_bias: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "MoeFeedForward":
@@ -159,4 +164,9 @@ class ModelSpec(Spec):
     @property
     def expert_counts(self) -> list[int]:
         """Experts of each group of MoE blocks, in order; empty for a dense model."""
-        return [group.feed_forward.experts for group in self.blocks if isinstance(group.feed_forward, MoeFeedForward)]
+        return [experts for experts, _ in self.expert_choices]
+
+    @property
+    def expert_choices(self) -> list[tuple[int, int]]:
+        """Experts and top-k of each group of MoE blocks, in order."""
+        return [(group.feed_forward.experts, group.feed_forward.top_k) for group in self.blocks if isinstance(group.feed_forward, MoeFeedForward)]

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configuration.errors import ConfigurationError
 from configuration.spec import Spec
-from simulator.specs.model import ModelSpec
+from simulator.specs.model import DenseFeedForward, ModelSpec
 
 
 class Implementation(Spec):
@@ -28,7 +28,18 @@ class Plan(Spec):
     """One step on ``ranks`` processes.
 
     Every rank holds ``micro_batch`` sequences at a time; ``global_batch`` (sequences of one optimizer step over all ranks;
-    by default one micro-batch on each) makes micro-batches accumulate. ``ep`` ranks share the experts of a layer.
+    by default one micro-batch on each) makes micro-batches accumulate.
+
+    Degrees. ``tp`` neighbouring ranks slice attention and dense feed-forwards, and hold a slice of the tokens everywhere else (sequence
+    parallelism, Korthikanti et al. 2022, arXiv 2205.05198). ``pp`` stages of ``virtual_stages`` pieces each share the layers and run by
+    ``schedule``. What is left is data parallel. Of the ``dp * tp`` ranks of a stage, ``ep`` share the experts of a layer, ``etp`` slice
+    each of them. ``zero_stage``: 0 keeps whole copies; 2 shards gradients and states, 3 parameters too, over the ranks that hold
+    the same ones; ``replicas`` copies of that sharded state make it hybrid (arXiv 2304.11277, section 3.2.2).
+
+    ``auxiliary_loss_scope``: the tokens over which the load-balancing loss counts the experts' shares, which it is not linear in: those of one
+    micro-batch, or (``global``) of the micro-batches that all data-parallel ranks run at the same time.
+    ``routing``: ``uniform`` deals tokens to experts in turn, whatever the router says, so that every expert gets the same number of
+    rows: for benchmarks.
     """
 
     ranks: PositiveInt = 1
@@ -41,7 +52,12 @@ class Plan(Spec):
     cp: PositiveInt = 1
     etp: PositiveInt = 1
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    replicas: PositiveInt = 1
+    schedule: Literal["gpipe", "1f1b", "interleaved"] = "1f1b"
+    virtual_stages: PositiveInt = 1
+    auxiliary_loss_scope: Literal["micro_batch", "global"] = "micro_batch"
     recomputation: Literal["none"] = "none"
+    routing: Literal["learned", "uniform"] = "learned"
     precision: Literal["fp32", "bf16-mixed", "bf16"] = "fp32"
     gradient_clipping: PositiveFloat | None = 1.0
     overlap_gradient_sync: bool = True
@@ -50,26 +66,62 @@ class Plan(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "Plan":
-        for field, meaning in (("tp", "tensor"), ("pp", "pipeline"), ("cp", "context"), ("etp", "expert-tensor")):
-            if getattr(self, field) != 1:
-                raise ValueError(f"{field} ({meaning} parallelism) is not supported yet: only 1 is legal")
-        if self.zero_stage:
-            raise ValueError("zero_stage: sharded states are not supported yet: only 0 is legal")
-        if self.ranks % self.ep:
-            raise ValueError(f"ep ({self.ep}) must divide ranks ({self.ranks})")
+        if self.cp != 1:
+            raise ValueError(f"cp ({self.cp}): context parallelism is not supported (legal: 1)")
+        if self.ranks % (self.tp * self.pp):
+            raise ValueError(f"tp x pp ({self.tp} x {self.pp}) must divide ranks ({self.ranks})")
+        if self.stage_ranks % (self.ep * self.etp):
+            degrees = f"ep ({self.ep})" if self.etp == 1 else f"ep x etp ({self.ep} x {self.etp})"
+            raise ValueError(f"{degrees} must divide ranks ({self.ranks})" + (f" / pp ({self.pp})" if self.pp > 1 else ""))
+        self._check_sharding()
+        self._check_pipeline()
         if self.global_batch is not None and self.global_batch % (self.micro_batch * self.dp):
             raise ValueError(f"global_batch ({self.global_batch}) must be a multiple of micro_batch x dp ({self.micro_batch} x {self.dp})")
+        if self.tokens_per_micro_batch % self.tp:
+            raise ValueError(f"tp ({self.tp}) must divide micro_batch x sequence ({self.tokens_per_micro_batch})")
+        self._check_accumulation()
         return self
+
+    def _check_sharding(self) -> None:
+        if self.zero_stage == 1:
+            raise ValueError("zero_stage 1 (states sharded, gradients whole) is not supported (legal: 0, 2, 3)")
+        if self.zero_stage and self.stage_ranks == 1:
+            raise ValueError(f"zero_stage ({self.zero_stage}) shards over data-parallel ranks, and there is one (legal: 0)")
+        if self.zero_stage and self.pp > 1:
+            raise ValueError(
+                f"zero_stage ({self.zero_stage}) is not supported with pp ({self.pp}): a stage would gather its parameters anew for every micro-batch (legal: 0)"
+            )
+        if self.replicas > 1 and not self.zero_stage:
+            raise ValueError(f"replicas ({self.replicas}) are copies of a sharded state: they need zero_stage 2 or 3 (legal: 1)")
+        if self.dp % self.replicas or (self.replicas > 1 and self.dp * self.tp == self.replicas):
+            raise ValueError(f"replicas ({self.replicas}) must divide the {self.dp} data-parallel ranks and leave some to shard over")
+
+    def _check_pipeline(self) -> None:
+        if (self.virtual_stages > 1) != (self.schedule == "interleaved"):
+            raise ValueError(f"virtual_stages ({self.virtual_stages}): interleaved takes 2 or more, gpipe and 1f1b take 1; the schedule is {self.schedule}")
+        if self.virtual_stages > 1 and self.pp == 1:
+            raise ValueError(f"virtual_stages ({self.virtual_stages}) need a pipeline: pp 2 or more (legal: 1)")
+
+    def _check_accumulation(self) -> None:
+        if self.pp > 1 and self.schedule == "1f1b" and self.accumulation < self.pp:
+            raise ValueError(f"schedule 1f1b needs pp ({self.pp}) micro-batches or more on a rank, global_batch gives {self.accumulation}")
+        if self.schedule == "interleaved" and self.accumulation % self.pp:
+            raise ValueError(f"schedule interleaved needs a multiple of pp ({self.pp}) micro-batches on a rank, global_batch gives {self.accumulation}")
+
+    @property
+    def stage_ranks(self) -> int:
+        """Ranks that hold the same layers: all but for pipelines."""
+        return self.ranks // self.pp
 
     @property
     def dp(self) -> int:
         """Data-parallel degree of everything but the experts."""
-        return self.ranks // (self.tp * self.pp * self.cp)
+        return self.stage_ranks // self.tp
 
     @property
     def expert_dp(self) -> int:
         """Data-parallel degree of the experts: ranks that hold the same ones."""
-        return self.dp // self.ep
+        return self.stage_ranks // (self.ep * self.etp)
 
     @property
     def accumulation(self) -> int:
@@ -92,9 +144,28 @@ class Plan(Spec):
             raise ConfigurationError(f"plan.sequence ({self.sequence}) exceeds maximum_positions of {model.name} ({model.maximum_positions})")
         for experts in model.expert_counts:
             if experts % self.ep:
-                legal = [d for d in range(1, experts + 1) if experts % d == 0 and self.ranks % d == 0]
+                legal = [d for d in range(1, experts + 1) if experts % d == 0 and self.stage_ranks % (d * self.etp) == 0]
                 raise ConfigurationError(
                     f"plan.ep ({self.ep}) must divide the {experts} experts of {model.name} (legal on {self.ranks} ranks: {', '.join(map(str, legal))})"
                 )
         if self.ep > 1 and not model.expert_counts:
             raise ConfigurationError(f"plan.ep ({self.ep}): {model.name} has no experts to spread (legal: 1)")
+        if self.etp > 1 and not model.expert_counts:
+            raise ConfigurationError(f"plan.etp ({self.etp}): {model.name} has no experts to slice (legal: 1)")
+        if self.pp * self.virtual_stages > model.layers:
+            raise ConfigurationError(f"plan.pp x virtual_stages ({self.pp} x {self.virtual_stages}) exceeds the {model.layers} layers of {model.name}")
+        self._check_slices(model)
+
+    def _check_slices(self, model: ModelSpec) -> None:
+        for index, group in enumerate(model.blocks):
+            place, mixer, feed_forward = f"model.blocks.{index}", group.mixer, group.feed_forward
+            widths = {f"{place}.mixer.heads": mixer.heads, f"{place}.mixer.kv_heads": mixer.kv_heads}
+            if isinstance(feed_forward, DenseFeedForward):
+                widths[f"{place}.feed_forward.hidden_width"] = feed_forward.hidden_width
+            elif feed_forward.expert_width % self.etp:
+                raise ConfigurationError(f"plan.etp ({self.etp}) must divide {place}.feed_forward.expert_width ({feed_forward.expert_width})")
+            for field, width in widths.items():
+                if width % self.tp:
+                    raise ConfigurationError(f"plan.tp ({self.tp}) must divide {field} ({width})")
+            if self.tp > 1 and mixer.qk_norm == "width":
+                raise ConfigurationError(f"plan.tp ({self.tp}): {place}.mixer.qk_norm width normalises over all heads, which tp spreads over ranks (legal: 1)")

@@ -22,10 +22,8 @@ def build_model(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") 
     model = MoETransformer(spec, plan)
     initialise(model, seed)
     if plan.precision == "bf16":
-        model.to(torch.bfloat16)
-        for width in model.head_widths:
-            for name in (f"cosine_{width}", f"sine_{width}"):
-                setattr(model, name, model.get_buffer(name).float())
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model.to(device)
 
 

@@ -44,9 +44,9 @@ class Experts(nn.Module):
 class MoE(nn.Module):
     """Each token goes to its top-k experts; the weighted sum of what they return comes back."""
 
-    def __init__(self, spec: MoeFeedForward, width: int, implementation: Implementation, *, load_balancing: bool, router_z: bool) -> None:
+    def __init__(self, spec: MoeFeedForward, width: int, implementation: Implementation, *, load_balancing: bool, router_z: bool, uniform: bool) -> None:
         super().__init__()
-        self.router = Router(spec, width, load_balancing=load_balancing, router_z=router_z)
+        self.router = Router(spec, width, load_balancing=load_balancing, router_z=router_z, uniform=uniform)
         self.experts = Experts(spec, width, implementation)
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord]:

@@ -1,4 +1,4 @@
-"""Softmax router in fp32 with its two auxiliary losses.
+"""Routers in fp32 with their two auxiliary losses.
 
 Shapes: T tokens, D width, E experts, K experts a token.
 """
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from simulator.components import Component
 from simulator.specs import MoeFeedForward
 from trainer.measure.scope import scope
+
+TINY = 1e-20
+"""Added to sums of scores that may all be zero (DeepSeek-V3's reference code)."""
 
 
 class RouterRecord(NamedTuple):
@@ -31,29 +34,64 @@ class Routing(NamedTuple):
 
 
 class Router(nn.Module):
-    """Top-k of a softmax over all experts."""
+    """The k experts of the highest scores, which are a softmax over all experts or a sigmoid of each.
 
-    def __init__(self, spec: MoeFeedForward, width: int, *, load_balancing: bool, router_z: bool) -> None:
+    ``uniform``: experts take turns instead. ``selection_bias`` (E,) takes part in the choice alone, and no gradient reaches it.
+    """
+
+    selection_bias: Tensor
+
+    def __init__(self, spec: MoeFeedForward, width: int, *, load_balancing: bool, router_z: bool, uniform: bool) -> None:
         super().__init__()
         self.spec = spec
         self.weight = nn.Parameter(torch.empty(spec.experts, width))
         self.load_balancing = load_balancing
         self.router_z = router_z
+        self.uniform = uniform
+        if spec.selection_bias:
+            self.register_buffer("selection_bias", torch.zeros(spec.experts))
 
     def forward(self, x_TD: Tensor) -> Routing:
         with scope(Component.ROUTER):
             logits_TE = F.linear(x_TD.float(), self.weight.float())
-            probability_TE = logits_TE.softmax(-1)
+            score_TE = logits_TE.softmax(-1) if self.spec.router == "softmax" else logits_TE.sigmoid()
             if not self.router_z:
                 del logits_TE
-            weight_TK, expert_TK = probability_TE.topk(self.spec.top_k)
+            weight_TK, expert_TK = self._chosen(score_TE)
             if self.spec.normalise_weights:
-                weight_TK = weight_TK / weight_TK.sum(-1, keepdim=True)
+                weight_TK = normalised(weight_TK, guarded=self.spec.router == "sigmoid" or self.uniform or self.spec.selection_bias)
+            if self.spec.weight_scale != 1:
+                weight_TK = weight_TK * self.spec.weight_scale
             counts_E = expert_TK.flatten().bincount(minlength=self.spec.experts)
         with scope(Component.AUXILIARY_LOSSES):
-            balance = load_balancing_loss(probability_TE, counts_E) if self.load_balancing else None
+            balance = load_balancing_loss(self._probability(score_TE), counts_E) if self.load_balancing else None
             z = router_z_loss(logits_TE) if self.router_z else None
         return Routing(weight_TK, expert_TK, RouterRecord(counts_E, balance, z))
+
+    def _chosen(self, score_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and numbers of the experts of each token, both (T, K)."""
+        if self.uniform:
+            expert_TK = taking_turns(score_TE.shape[0], self.spec.top_k, self.spec.experts, score_TE.device)
+        elif self.spec.selection_bias:
+            expert_TK = (score_TE.detach() + self.selection_bias).topk(self.spec.top_k).indices
+        else:
+            return score_TE.topk(self.spec.top_k)
+        return score_TE.gather(-1, expert_TK), expert_TK
+
+    def _probability(self, score_TE: Tensor) -> Tensor:
+        """Scores that add up to one for each token (DeepSeek-V3, arXiv 2412.19437, eq. 19): the balancing loss has no minimum in others."""
+        return score_TE if self.spec.router == "softmax" else normalised(score_TE, guarded=True)
+
+
+def normalised(score_NM: Tensor, *, guarded: bool) -> Tensor:
+    """Each row over its sum; ``guarded`` where a sum may be zero."""
+    total_N1 = score_NM.sum(-1, keepdim=True)
+    return score_NM / (total_N1.add_(TINY) if guarded else total_N1)
+
+
+def taking_turns(tokens: int, top_k: int, experts: int, device: torch.device) -> Tensor:
+    """Experts dealt in turn, (T, K): no token gets one twice, and loads differ by one row at most."""
+    return torch.arange(tokens * top_k, device=device).remainder_(experts).view(tokens, top_k)
 
 
 def load_balancing_loss(probability_TE: Tensor, counts_E: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simulator.components import Component
-from simulator.specs import Implementation, ModelSpec, MoeFeedForward, Plan
+from simulator.specs import ModelSpec, MoeFeedForward, Plan
 from simulator.specs.model import BlockGroup
 from trainer.kernels.rope import tables
 from trainer.measure.scope import scope
@@ -36,16 +36,18 @@ class Losses(NamedTuple):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, group: BlockGroup, model: ModelSpec, implementation: Implementation) -> None:
+    def __init__(self, group: BlockGroup, model: ModelSpec, plan: Plan) -> None:
         super().__init__()
+        implementation = plan.implementation
         self.attention_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
         self.attention = Attention(group.mixer, model.width, model.norm_epsilon, implementation.norm)
         self.feed_forward_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
         self.feed_forward: MoE | FeedForward
         if isinstance(group.feed_forward, MoeFeedForward):
             self.feed_forward = MoE(
-                group.feed_forward, model.width, implementation, load_balancing=model.load_balancing_loss > 0, router_z=model.router_z_loss > 0
-            )
+                group.feed_forward, model.width, implementation,
+                load_balancing=model.load_balancing_loss > 0, router_z=model.router_z_loss > 0, uniform=plan.routing == "uniform",
+            )  # fmt: skip
         else:
             self.feed_forward = FeedForward(group.feed_forward, model.width, implementation.swiglu)
 
@@ -81,7 +83,7 @@ class MoETransformer(nn.Module):
         self.spec = spec
         self.compute_dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
         self.embedding = nn.Parameter(torch.empty(spec.vocabulary, spec.width))
-        self.blocks = nn.ModuleList([Block(group, spec, plan.implementation) for group in spec.blocks for _ in range(group.count)])
+        self.blocks = nn.ModuleList([Block(group, spec, plan) for group in spec.blocks for _ in range(group.count)])
         self.final_norm = RMSNorm(spec.width, spec.norm_epsilon, plan.implementation.norm)
         self.head = None if spec.tied_embeddings else Linear(spec.width, spec.vocabulary)
         self.head_widths = sorted({group.mixer.head_width for group in spec.blocks})

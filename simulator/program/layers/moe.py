@@ -1,6 +1,6 @@
-"""Dropless top-k mixture of SwiGLU experts, its norm before and its addition to the residual stream after."""
+"""Top-k mixture of SwiGLU experts, its norm before and its addition to the residual stream after."""
 
-from simulator.components import Component
+from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Value
 from simulator.program.sizes import ONE, D, E, F, K, T
 from simulator.specs import MoeFeedForward
@@ -9,8 +9,11 @@ COMPUTE, FP32, INT64 = ItemKind.COMPUTE, ItemKind.FP32, ItemKind.INT64
 ROWS = T * K
 
 
-def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, router_z: bool) -> tuple[Value, list[Value]]:
-    """x + the weighted sum of the experts of each token; x is (T, D). Returns it and the auxiliary losses."""
+def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, router_z: bool, uniform: bool) -> tuple[Value, list[Value]]:
+    """x + the weighted sum of the experts of each token; x is (T, D). Returns it and the auxiliary losses.
+
+    ``uniform``: experts take turns, whatever the scores are.
+    """
     norm = graph.parameter("feed_forward_norm", (D,), Component.FEED_FORWARD_NORM)
     router = graph.parameter("router", (E, D), Component.ROUTER)
     gate, up = (graph.parameter(name, (E, D, F), Component.EXPERTS) for name in ("gate", "up"))
@@ -18,14 +21,20 @@ def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, r
 
     (normalised,) = graph.add("norm", Component.FEED_FORWARD_NORM, (x, norm), ("normalised", (T, D), COMPUTE))
     (logits,) = graph.add("router_logits", Component.ROUTER, (normalised, router), ("logits", (T, E), FP32))
-    (probability,) = graph.add("softmax", Component.ROUTER, (logits,), ("probability", (T, E), FP32))
-    weights, experts = graph.add("topk", Component.ROUTER, (probability,), ("weights", (T, K), FP32), ("experts", (T, K), INT64))
+    (scores,) = graph.add(spec.router, Component.ROUTER, (logits,), ("scores", (T, E), FP32))
+    weights, experts = _chosen(graph, scores, spec, uniform=uniform)
     if spec.normalise_weights:
-        (weights,) = graph.add("normalise", Component.ROUTER, (weights,), ("weights", (T, K), FP32))
+        guarded = spec.router == "sigmoid" or uniform or spec.selection_bias
+        (weights,) = graph.add("normalise_guarded" if guarded else "normalise", Component.ROUTER, (weights,), ("weights", (T, K), FP32))
+    if spec.weight_scale != 1:
+        (weights,) = graph.add("scale_weights", Component.ROUTER, (weights,), ("weights", (T, K), FP32))
     (counts,) = graph.add("count", Component.ROUTER, (experts,), ("counts", (E,), INT64))
     graph.kept.append(counts)
     losses: list[Value] = []
     if load_balancing:
+        probability = scores
+        if spec.router == "sigmoid":
+            (probability,) = graph.add("normalise_guarded", Component.AUXILIARY_LOSSES, (scores,), ("probability", (T, E), FP32))
         losses += graph.add("load_balancing_loss", Component.AUXILIARY_LOSSES, (probability, counts), ("load_balancing", (ONE,), FP32))
     if router_z:
         losses += graph.add("router_z_loss", Component.AUXILIARY_LOSSES, (logits,), ("router_z", (ONE,), FP32))
@@ -41,3 +50,18 @@ def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, r
     (out,) = graph.add("combine", Component.COMBINE, (returned, token), ("out", (T, D), COMPUTE))
     (x,) = graph.add("add", Component.COMBINE, (x, out), ("x", (T, D), COMPUTE))
     return x, losses
+
+
+def _chosen(graph: Graph, scores: Value, spec: MoeFeedForward, *, uniform: bool) -> tuple[Value, Value]:
+    """Scores and numbers of the experts of each token."""
+    weights, experts = ("weights", (T, K), FP32), ("experts", (T, K), INT64)
+    if uniform:
+        (chosen,) = graph.add("take_turns", Component.ROUTER, (), experts)
+    elif spec.selection_bias:
+        bias = graph.input("selection_bias", (E,), FP32, Role.BUFFER)
+        (chosen,) = graph.add("biased_topk", Component.ROUTER, (scores, bias), experts)
+    else:
+        first, second = graph.add("topk", Component.ROUTER, (scores,), weights, experts)
+        return first, second
+    (weight,) = graph.add("gather_scores", Component.ROUTER, (scores, chosen), weights)
+    return weight, chosen

@@ -6,12 +6,18 @@ from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine,
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.router import (
+    lower_biased_topk,
     lower_count,
+    lower_gather_scores,
     lower_load_balancing,
     lower_logits,
     lower_normalise,
+    lower_normalise_guarded,
     lower_router_z,
+    lower_scale_weights,
+    lower_sigmoid,
     lower_softmax,
+    lower_take_turns,
     lower_topk,
 )
 from simulator.program.lowerings.swiglu import SWIGLU_LOWERINGS
@@ -30,8 +36,14 @@ def lowerings(implementation: Implementation) -> dict[str, Lowering]:
         "add": lower_add,
         "router_logits": lower_logits,
         "softmax": lower_softmax,
+        "sigmoid": lower_sigmoid,
         "topk": lower_topk,
+        "biased_topk": lower_biased_topk,
+        "take_turns": lower_take_turns,
+        "gather_scores": lower_gather_scores,
         "normalise": lower_normalise,
+        "normalise_guarded": lower_normalise_guarded,
+        "scale_weights": lower_scale_weights,
         "count": lower_count,
         "load_balancing_loss": lower_load_balancing,
         "router_z_loss": lower_router_z,

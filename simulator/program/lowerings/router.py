@@ -1,4 +1,4 @@
-"""Softmax router and its two auxiliary losses; the trainer's twin is ``trainer/model/router.py``."""
+"""Routers and their two auxiliary losses; the trainer's twin is ``trainer/model/router.py``."""
 
 from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
@@ -29,6 +29,53 @@ def lower_softmax(tape: Forward, node: Node) -> None:
     tape.record((x,), (out,), (out,), rule)
 
 
+def lower_sigmoid(tape: Forward, node: Node) -> None:
+    """Sigmoid of each logit; keeps its result."""
+    (x,), (out,) = node.inputs, node.outputs
+    tape.emit("sigmoid", POINTWISE, (x,), (out,))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        grad = back.new("logits.grad", x.shape, x.item)
+        back.emit("sigmoid_backward", POINTWISE, (*gradients, out), (grad,))
+        return (grad,)
+
+    tape.record((x,), (out,), (out,), rule)
+
+
+def lower_take_turns(tape: Forward, node: Node) -> None:
+    """Numbers of the experts in turn."""
+    tape.emit("arange", POINTWISE, (), node.outputs)
+    tape.emit("remainder_", POINTWISE, node.outputs, node.outputs)
+
+
+def lower_biased_topk(tape: Forward, node: Node) -> None:
+    """Places of the k largest sums of score and bias; nothing here has a gradient."""
+    (scores, bias), (experts,) = node.inputs, node.outputs
+    biased = activation(tape, "biased", scores.shape, FP32)
+    tape.emit("add", POINTWISE, (scores, bias), (biased,))
+    tape.emit("topk", Kind.SORT, (biased,), (activation(tape, "values", experts.shape, FP32), experts))
+
+
+def lower_gather_scores(tape: Forward, node: Node) -> None:
+    """The scores at given places; keeps both."""
+    (x, places), (values,) = node.inputs, node.outputs
+    tape.emit("gather", Kind.GATHER, (x, places), (values,), traffic=(values, values, places))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        zeros = back.new("zeros", x.shape, x.item)
+        back.emit("new_zeros", POINTWISE, (), (zeros,))
+        grad = back.new("x.grad", x.shape, x.item)
+        back.emit("scatter_add", Kind.SCATTER, (zeros, places, *gradients), (grad,))
+        return grad, None
+
+    tape.record((x, places), (values,), (x, places), rule)
+
+
+def lower_scale_weights(tape: Forward, node: Node) -> None:
+    """Weights times a number."""
+    scale(tape, node.inputs[0], node.outputs[0])
+
+
 def lower_topk(tape: Forward, node: Node) -> None:
     """The k largest; keeps their places."""
     (x,), (values, places) = node.inputs, node.outputs
@@ -45,10 +92,21 @@ def lower_topk(tape: Forward, node: Node) -> None:
 
 
 def lower_normalise(tape: Forward, node: Node) -> None:
-    """Divide by the sum over the k; keeps values and sum."""
+    """Divide each row by its sum; keeps values and sum."""
+    _normalise(tape, node, guarded=False)
+
+
+def lower_normalise_guarded(tape: Forward, node: Node) -> None:
+    """The same, with a small number added to the sum in place."""
+    _normalise(tape, node, guarded=True)
+
+
+def _normalise(tape: Forward, node: Node, *, guarded: bool) -> None:
     (values,), (weights,) = node.inputs, node.outputs
     total = activation(tape, "sum", (values.shape[0], ONE), FP32)
     tape.emit("sum", REDUCE, (values,), (total,))
+    if guarded:
+        tape.emit("add_", POINTWISE, (total,), (total,))
     tape.record((values,), (total,), (), lambda back, gradients: (gradients[0].viewed(values.shape),))
     tape.emit("div", POINTWISE, (values, total), (weights,))
 
@@ -95,6 +153,8 @@ def lower_load_balancing(tape: Forward, node: Node) -> None:
 
     tape.record((average,), (dot,), (share,), rule)
     scale(tape, dot, loss)
+    # The probabilities have a name until the loss returns.
+    tape.operations[-1].reads += (probability,)
 
 
 def lower_router_z(tape: Forward, node: Node) -> None:
