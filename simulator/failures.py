@@ -1,5 +1,6 @@
 """Which single failure of the fabric costs a training step most."""
 
+from dataclasses import replace
 from math import isfinite
 from typing import Literal
 
@@ -7,7 +8,6 @@ from fabrics.failures import by_cost, candidates
 from fabrics.graph import Fabric
 from simulator.question import Question
 from simulator.records.step_report import Record
-from simulator.time.communication import Network
 
 
 class Failure(Record):
@@ -30,7 +30,7 @@ def single_failures(question: Question) -> Failures:
     """Predict the step with each inner switch, and each link between switches, taken away in turn."""
 
     def step_s(fabric: Fabric) -> float:
-        return Question(question.model, question.plan, question.device, Network(fabric, question.plan), []).answer().time.step_s
+        return replace(question, network=question.network.on(fabric)).answer().time.step_s
 
     healthy = question.network.fabric
     healthy_s = step_s(healthy)

@@ -2,12 +2,13 @@
 
 from typing import Literal
 
+from configuration.errors import ConfigurationError
 from simulator.components import Phase
 from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
 from simulator.records.step_report import DefaultUsed, Provenance, StepReport, Throughput, Time
-from simulator.specs import ModelSpec, Plan
+from simulator.specs import ExpertLoad, ModelSpec, Plan
 from simulator.specs.device import DeviceSpec
 from simulator.specs.flops import model_flops_per_token
 from simulator.specs.presets import Default
@@ -20,7 +21,7 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
-    program = build_program(model, plan)
+    program = build_program(model, plan, network.load)
     memory = step_memory(program, plan)
     seconds = step_time(program, plan, device, network)
     flops = model_flops_per_token(model, plan.sequence) * plan.tokens_per_step
@@ -33,6 +34,7 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
         active_parameters=model.active_parameters,
         model_specification=model.model_dump(mode="json"),
         plan=plan.model_dump(mode="json"),
+        expert_load=network.load.model_dump(mode="json", exclude_none=True) if model.expert_counts else None,
         fabric=network.fabric.spec.name,
         memory=memory,
         time=_time(seconds),
@@ -53,9 +55,16 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             machine=device.machine,
             memory_source="liveness of the step program",
             time_source="kernel rates of the device profile and collectives on the fabric graph",
-            notes=_notes(device, plan),
+            notes=[*_notes(device, plan), *_load_notes(model, plan, network.load)],
         ),
     )
+
+
+def _check_priced(plan: Plan) -> None:
+    """Raise ConfigurationError for what the trainer can run and the program has no rewrite for."""
+    for field, plain in (("tp", 1), ("pp", 1), ("etp", 1), ("zero_stage", 0)):
+        if (value := getattr(plan, field)) != plain:
+            raise ConfigurationError(f"plan.{field} ({value}): not predicted yet (legal in predictions: {plain})")
 
 
 def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
@@ -68,6 +77,14 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")
     return notes
+
+
+def _load_notes(model: ModelSpec, plan: Plan, load: ExpertLoad) -> list[str]:
+    """Whose step this is when the experts' loads differ."""
+    if load.kind == "uniform" or plan.ep == 1:
+        return []
+    times = max(float(load.rank_shares(experts, top_k, plan.ep).max()) * plan.ep for experts, top_k in model.expert_choices)
+    return [f"expert load {load.text}: memory and time are those of the rank whose experts get most rows, {times:.3g} times the mean"]
 
 
 def _time(seconds: StepTime) -> Time:

@@ -11,10 +11,11 @@ from simulator.predict import predict
 from simulator.records.step_report import StepReport
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from simulator.specs.device import DeviceSpec
-from simulator.specs.presets import DEVICES, Default
+from simulator.specs.presets import DEVICES, LOADS, Default
 from simulator.time.communication import Network
 
-KINDS = ("model", "plan", "device", "fabric")
+UNIFORM = "uniform"
+KINDS = ("model", "plan", "device", "fabric", "load")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def ask(
     measured_ranks: int | None = None,
     fail: Sequence[str] = (),
     slow: Sequence[str] = (),
+    load: str | None = None,
 ) -> Question:
     """Load and check a configuration. ``settings``: overrides by specification; ``measured_ranks``: ranks of the report to compare with;
-    ``fail`` and ``slow``: faults of the fabric as on the command line.
+    ``fail`` and ``slow``: faults of the fabric as on the command line; ``load``: how tokens spread over the experts.
 
     Raises ConfigurationError in one line.
     """
@@ -65,4 +67,8 @@ def ask(
         raise ConfigurationError(f"--gpus {gpus}: the plan says ranks {steps.ranks}; give one of the two")
     if steps.ranks > graph.size:
         raise ConfigurationError(f"plan.ranks ({steps.ranks}): fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
-    return Question(shapes, steps, chip, Network(graph, steps), defaults + used)
+    spread = LOADS.load(load or UNIFORM, overrides.get("load"))
+    spread.check_against(shapes)
+    if shapes.expert_counts and load is None and "load" not in overrides:
+        used.append(Default("load", UNIFORM, "every expert gets the same number of tokens"))
+    return Question(shapes, steps, chip, Network(graph, steps, spread), defaults + used)

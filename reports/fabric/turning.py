@@ -12,7 +12,6 @@ from fabrics.loading import load_fabric
 from reports.fabric.knobs import KNOBS, Knob
 from simulator.question import Question, ask
 from simulator.records.step_report import StepReport
-from simulator.time.communication import Network
 
 NETWORK_BOUND = "network-bound"
 HALVINGS = 7
@@ -59,7 +58,7 @@ def study(model: str, fabric: str, settings: Overrides) -> Study:
 
     def predict(changes: dict[str, float | int]) -> StepReport:
         changed = load_fabric(fabric, {**settings.get("fabric", {}), **changes})
-        return replace(question, network=Network(changed, question.plan)).answer()
+        return replace(question, network=question.network.on(changed)).answer()
 
     report = question.answer()
     turns, left_out = [], []

@@ -18,6 +18,7 @@ def explain(
     plan: options.PlanName = None,
     device: options.Device = None,
     gpus: options.Gpus = None,
+    load: options.Load = None,
     settings: options.Settings = [],  # noqa: B006
     fail: options.Fail = [],  # noqa: B006
     slow: options.Slow = [],  # noqa: B006
@@ -31,7 +32,7 @@ def explain(
     from simulator.explanation import explain as explained
     from simulator.explanation import lines
 
-    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), fail=fail, slow=slow)
+    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), fail=fail, slow=slow, load=load)
     if line is None:
         names = lines(question.answer())
         emit({"schema_version": 1, "lines": names}, as_json=json, output=output, show=lambda console: console.print("\n".join(names)))

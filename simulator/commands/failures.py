@@ -17,6 +17,7 @@ def failures(
     plan: options.PlanName = None,
     device: options.Device = None,
     gpus: options.Gpus = None,
+    load: options.Load = None,
     settings: options.Settings = [],  # noqa: B006
     most: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = 12,
     json: options.Json = False,
@@ -28,7 +29,7 @@ def failures(
     """
     from simulator.failures import single_failures
 
-    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS))
+    question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), load=load)
     answer = single_failures(question)
     emit(answer.model_dump(mode="json"), as_json=json, output=output, show=lambda console: _show(console, answer, most))
 

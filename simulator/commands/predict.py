@@ -17,6 +17,7 @@ def predict(
     plan: options.PlanName = None,
     device: options.Device = None,
     gpus: options.Gpus = None,
+    load: options.Load = None,
     settings: options.Settings = [],  # noqa: B006
     fail: options.Fail = [],  # noqa: B006
     slow: options.Slow = [],  # noqa: B006
@@ -43,7 +44,7 @@ def predict(
     ranks = measured.plan.get("ranks") if measured is not None else None
     question = ask(
         model, fabric, plan, device, gpus, parse_single(settings, KINDS),
-        measured_ranks=ranks if isinstance(ranks, int) else None, fail=fail, slow=slow,
+        measured_ranks=ranks if isinstance(ranks, int) else None, fail=fail, slow=slow, load=load,
     )  # fmt: skip
     report = question.answer()
     if measured is not None:

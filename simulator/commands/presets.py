@@ -1,4 +1,4 @@
-"""``list`` and ``show``: the presets of models, plans and devices."""
+"""``list`` and ``show``: the presets of models, plans, devices and expert loads."""
 
 from typing import Annotated, Any
 
@@ -9,13 +9,13 @@ from configuration.files import PresetFolder
 from configuration.presets import preset_text
 from configuration.presets import schema as json_schema
 from simulator.commands import options
-from simulator.specs.presets import DEVICES, MODELS, PLANS, load_model
+from simulator.specs.presets import DEVICES, LOADS, MODELS, PLANS, load_model
 
-FOLDERS: dict[str, PresetFolder[Any]] = {"model": MODELS, "plan": PLANS, "device": DEVICES}
+FOLDERS: dict[str, PresetFolder[Any]] = {"model": MODELS, "plan": PLANS, "device": DEVICES, "load": LOADS}
 
 
 def list_presets(json: options.Json = False) -> None:
-    """List the presets of models, plans and devices.
+    """List the presets of models, plans, devices and expert loads.
 
     Example: python -m simulator list
     """
@@ -33,11 +33,13 @@ def list_presets(json: options.Json = False) -> None:
     for name in DEVICES.names():
         device = DEVICES.load(name)
         table.add_row("device", name, "", "", device.source + (f"; fitted on {device.machine}" if device.machine else ""))
+    for name in LOADS.names():
+        table.add_row("load", name, "", "", LOADS.load(name).text)
     stdout().print(table)
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A preset's name, or with --schema a kind: model, plan or device.")],
+    name: Annotated[str, typer.Argument(help="A preset's name, or with --schema a kind: model, plan, device or load.")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a kind of specification, for editors.")] = False,
 ) -> None:
     """Print a preset as YAML to edit, or the JSON schema of a kind of specification.

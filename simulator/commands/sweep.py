@@ -17,6 +17,7 @@ def sweep(
     plan: options.PlanName = None,
     device: options.Device = None,
     gpus: options.Gpus = None,
+    load: options.Load = None,
     fail: options.Fail = [],  # noqa: B006
     slow: options.Slow = [],  # noqa: B006
     json: options.Json = False,
@@ -30,7 +31,7 @@ def sweep(
     rows: list[dict[str, Any]] = []
     for point in points:
         try:
-            report = ask(model, fabric, plan, device, gpus, split_by_kind(point), fail=fail, slow=slow).answer()
+            report = ask(model, fabric, plan, device, gpus, split_by_kind(point), fail=fail, slow=slow, load=load).answer()
         except ConfigurationError as error:
             rows.append({**point, "error": str(error)})
             continue

@@ -1,6 +1,7 @@
 """What a rank really executes: operations on storages, in order, with what each allocates and frees."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from simulator.components import Component, Kind, Phase
 from simulator.program.graph import Value
@@ -17,14 +18,22 @@ class Gemm:
     groups: Size = ONE
 
 
+class Toward(StrEnum):
+    """Where an exchange takes its rows: to all ranks alike, or to the ranks of the experts and back home, which the ExpertLoad makes uneven."""
+
+    ALL = "all"
+    EXPERTS = "experts"
+    HOME = "home"
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """A collective: which group of ranks, and the bytes as ``fabrics.cost`` defines them for the collective."""
+    """A collective: which group of ranks, and the bytes as ``fabrics.cost`` defines them for the collective; of uneven rows those of a rank's own tokens."""
 
     collective: str
     group: str
     bytes: Size
-    asynchronous: bool = False
+    toward: Toward = Toward.ALL
 
 
 @dataclass(eq=False, repr=False)

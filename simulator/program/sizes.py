@@ -20,7 +20,7 @@ SYMBOLS = {
     "E": "experts of a layer",
     "L": "experts of a layer on one rank, E over the expert-parallel degree",
     "K": "experts of a token",
-    "Q": "rows that the experts of one rank receive",
+    "Q": "rows that the experts of the busiest rank receive",
     "F": "hidden width of an expert or of a dense feed-forward",
     "P": "positions of the rotary tables",
     "N": "MoE layers of the model",

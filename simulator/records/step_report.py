@@ -147,7 +147,8 @@ class DefaultUsed(Record):
 class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
 
-    ``model_specification`` and ``plan`` hold every field of the ModelSpec and the Plan, so that a report can be predicted again.
+    ``model_specification``, ``plan`` and, of a predicted model with experts, ``expert_load`` hold every field of those specifications, so that a report
+    can be predicted again.
     """
 
     schema_version: Literal[1] = 1
@@ -157,6 +158,7 @@ class StepReport(Record):
     active_parameters: Annotated[int, Field(ge=0)]
     model_specification: dict[str, object]
     plan: dict[str, object]
+    expert_load: dict[str, object] | None = None
     fabric: str
     memory: Memory
     time: Time

@@ -89,7 +89,7 @@ class Plan(Spec):
             raise ValueError(f"zero_stage ({self.zero_stage}) shards over data-parallel ranks, and there is one (legal: 0)")
         if self.zero_stage and self.pp > 1:
             raise ValueError(
-                f"zero_stage ({self.zero_stage}) is not supported with pp ({self.pp}): a stage would gather its parameters anew for every micro-batch (legal: 0)"
+                f"zero_stage ({self.zero_stage}) is not supported with pp ({self.pp}): a stage would gather its parameters for every micro-batch (legal: 0)"
             )
         if self.replicas > 1 and not self.zero_stage:
             raise ValueError(f"replicas ({self.replicas}) are copies of a sharded state: they need zero_stage 2 or 3 (legal: 1)")

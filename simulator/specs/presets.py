@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from configuration.files import PresetFolder, read_json
 from configuration.overrides import assign
 from configuration.spec import validated
 from simulator.specs.device import DeviceSpec
+from simulator.specs.expert_load import ExpertLoad
 from simulator.specs.hugging_face import model_data_from_config
 from simulator.specs.model import ModelSpec
 from simulator.specs.plan import Plan
@@ -18,6 +19,7 @@ _PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MODELS = PresetFolder("model", ModelSpec, _PRESETS / "models")
 PLANS = PresetFolder("plan", Plan, _PRESETS / "plans")
 DEVICES = PresetFolder("device", DeviceSpec, _PRESETS / "devices")
+LOADS = PresetFolder("load", ExpertLoad, _PRESETS / "loads")
 
 
 def load_model(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -73,7 +75,8 @@ def load_plan(
     default("micro_batch", model.training_defaults.micro_batch, f"default of {model.name}")
     default("precision", precision, "what the device is built for")
     if isinstance(data["ranks"], int) and data["ranks"] > 1 and model.expert_counts:
-        default("ep", gcd(data["ranks"], *model.expert_counts), "largest degree that divides ranks and experts")
+        apart = [degree for field in ("pp", "etp") if isinstance(degree := data.get(field), int) and degree > 0]
+        default("ep", gcd(data["ranks"] // prod(apart), *model.expert_counts), "largest degree that divides ranks and experts")
     plan = validated(Plan, data, source)
     plan.check_against(model)
     used += [Default(f"plan.{field}", _shown(getattr(plan, field)), "default of a plan") for field in sorted(set(Plan.model_fields) - set(data))]

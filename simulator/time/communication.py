@@ -4,22 +4,40 @@ Ranks lie on the fabric's endpoints in order. Neighbouring ``ep`` ranks share th
 these groups hold the same experts.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fabrics.cost import PriceList, price
 from fabrics.graph import Fabric
-from simulator.specs import Plan
+from simulator.program.operations import Exchange, Toward
+from simulator.program.sizes import Bindings
+from simulator.specs import ExpertLoad, Plan
 
 EXPERT, DATA, EXPERT_DATA = "expert", "data", "expert_data"
 
 
+@dataclass(frozen=True)
+class Call:
+    """A collective and the groups that run it. Rows that go ``toward`` experts or home spread as the load has it for so many ``experts`` and ``top_k``."""
+
+    collective: str
+    group: str
+    toward: Toward = Toward.ALL
+    experts: int = 0
+    top_k: int = 0
+
+
 @dataclass
 class Network:
-    """Price lists of the groups of a plan on a fabric, asked for when first needed."""
+    """Price lists of the groups of a plan on a fabric under an expert load, asked for when first needed."""
 
     fabric: Fabric
     plan: Plan
-    _lists: dict[tuple[str, str], PriceList] = field(default_factory=dict)
+    load: ExpertLoad = field(default_factory=ExpertLoad)
+    _lists: dict[Call, PriceList] = field(default_factory=dict)
+
+    def on(self, fabric: Fabric) -> "Network":
+        """The same plan and load on another fabric."""
+        return replace(self, fabric=fabric, _lists={})
 
     def groups(self, name: str) -> list[tuple[int, ...]]:
         """The groups of ranks that run a collective of this name at the same time."""
@@ -30,13 +48,28 @@ class Network:
             return [tuple(range(place, ranks, ep)) for place in range(ep)]
         return [tuple(range(ranks))]
 
-    def prices(self, collective: str, group: str) -> PriceList:
-        """Time as a function of bytes."""
-        key = (collective, group)
-        if key not in self._lists:
-            self._lists[key] = price(self.fabric, collective, self.groups(group))
-        return self._lists[key]
+    def call(self, exchange: Exchange, bindings: Bindings) -> Call:
+        """The call behind an exchange of the program; under a uniform load all are even."""
+        if exchange.toward is Toward.ALL or self.load.kind == "uniform":
+            return Call(exchange.collective, exchange.group)
+        return Call(exchange.collective, exchange.group, exchange.toward, int(bindings["E"]), int(bindings["K"]))
 
-    def seconds(self, collective: str, group: str, size_bytes: float) -> float:
+    def prices(self, call: Call) -> PriceList:
+        """Time as a function of bytes."""
+        if call not in self._lists:
+            self._lists[call] = self._price(call)
+        return self._lists[call]
+
+    def _price(self, call: Call) -> PriceList:
+        groups = self.groups(call.group)
+        if call.toward is Toward.ALL:
+            return price(self.fabric, call.collective, groups)
+        import numpy as np
+
+        # Row i, column j: share of rank i's own rows that the experts of rank j get.
+        to_experts = np.tile(self.load.rank_shares(call.experts, call.top_k, self.plan.ep), (self.plan.ep, 1))
+        return price(self.fabric, call.collective, groups, matrix=to_experts if call.toward is Toward.EXPERTS else to_experts.T)
+
+    def seconds(self, call: Call, size_bytes: float) -> float:
         """Seconds of one collective; 0 for a group of one."""
-        return 0.0 if len(self.groups(group)[0]) == 1 else self.prices(collective, group).time_s(size_bytes)
+        return 0.0 if len(self.groups(call.group)[0]) == 1 else self.prices(call).time_s(size_bytes)

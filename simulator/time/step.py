@@ -14,7 +14,7 @@ from simulator.records.step_report import CommunicationRow, ComponentTime
 from simulator.specs import Plan
 from simulator.specs.device import DeviceSpec
 from simulator.time.clocks import Clocks, Piece, PieceBuilder
-from simulator.time.communication import Network
+from simulator.time.communication import Call, Network
 from simulator.time.kernels import Cost, cost
 
 
@@ -46,8 +46,9 @@ class StepTime:
 class _Tally:
     """How often each priced run went by, and the sums that follow."""
 
+    network: Network
     runs: dict[int, tuple[Priced, int]] = field(default_factory=dict)
-    calls: dict[tuple[str, Component, str, float], int] = field(default_factory=lambda: defaultdict(int))
+    calls: dict[tuple[Component, Call, float], int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, run: Priced, count: int) -> None:
         self.runs[id(run)] = (run, count + (self.runs[id(run)][1] if id(run) in self.runs else 0))
@@ -62,7 +63,7 @@ class _Tally:
                 sums[key] = sums[key] + row if key in sums else row
                 if operation.exchange is not None:
                     size = operation.exchange.bytes.at(run.bindings)
-                    self.calls[operation.exchange.collective, operation.component, operation.exchange.group, size] += count
+                    self.calls[operation.component, self.network.call(operation.exchange, run.bindings), size] += count
         return [
             ComponentTime(component=component, phase=phase, time_s=row[0], flops=row[1], traffic_bytes=row[2], operations=round(row[3]))
             for (component, phase), row in sums.items()
@@ -83,7 +84,7 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
             prices[key] = _price(operations, bindings, device, network)
         return prices[key]
 
-    tally = _Tally()
+    tally = _Tally(network)
     sync_calls: dict[tuple[str, float], int] = defaultdict(int)
     clocks, alone = Clocks(), Clocks()
 
@@ -97,7 +98,7 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
     def synchronise(buckets: Buckets, stretch: Stretch | None) -> None:
         for group, size in buckets.ready(stretch) if stretch is not None else buckets.rest():
             sync_calls[group, size] += 1
-            clocks.send(network.seconds("all-reduce", group, size), overlapped=plan.overlap_gradient_sync)
+            clocks.send(network.seconds(Call("all-reduce", group), size), overlapped=plan.overlap_gradient_sync)
 
     for micro_batch in range(program.accumulation):
         for stretch in program.stretches:
@@ -118,7 +119,7 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
 
     rows = tally.rows()
     for (group, size), count in sync_calls.items():
-        tally.calls["all-reduce", Component.GRADIENT_SYNC, group, size] += count
+        tally.calls[Component.GRADIENT_SYNC, Call("all-reduce", group), size] += count
     busy = {phase: sum(row.time_s for row in rows if row.phase is phase) for phase in Phase}
     exposed = max(0.0, clocks.now_s - alone.now_s)
     communication = _communication(tally.calls, network, exposed)
@@ -132,7 +133,7 @@ def _price(operations: tuple[Operation, ...], bindings: Bindings, device: Device
         host_s, device_s = float(costs.host_s[position]), float(costs.seconds[position])
         network_s = 0.0
         if operation.exchange is not None:
-            network_s = network.seconds(operation.exchange.collective, operation.exchange.group, operation.exchange.bytes.at(bindings))
+            network_s = network.seconds(network.call(operation.exchange, bindings), operation.exchange.bytes.at(bindings))
         if operation.kind is Kind.HOST_SYNC:
             real.wait()
             alone.wait()
@@ -147,16 +148,16 @@ def _pass(clocks: Clocks, pieces: tuple[Piece, ...]) -> None:
         clocks.run(piece)
 
 
-def _communication(calls: dict[tuple[str, Component, str, float], int], network: Network, exposed_s: float) -> list[CommunicationRow]:
+def _communication(calls: dict[tuple[Component, Call, float], int], network: Network, exposed_s: float) -> list[CommunicationRow]:
     """One row a collective, component and size. What is exposed is shared among synchronous collectives first: they hide behind nothing."""
     rows = []
-    for (collective, component, group, size), count in calls.items():
-        ranks = len(network.groups(group)[0])
+    for (component, call, size), count in calls.items():
+        ranks = len(network.groups(call.group)[0])
         if ranks == 1:
             continue
-        price = network.prices(collective, group).cost([size])
+        price = network.prices(call).cost([size])
         seconds = count * float(price.time_s[0])
-        rows.append((component, collective, group, ranks, count, size, seconds, count * float(price.latency_s[0]), price.bottleneck[0]))
+        rows.append((component, call.collective, call.group, ranks, count, size, seconds, count * float(price.latency_s[0]), price.bottleneck[0]))
     blocking = sum(row[6] for row in rows if row[0] is not Component.GRADIENT_SYNC)
     overlapped = sum(row[6] for row in rows if row[0] is Component.GRADIENT_SYNC)
     blocked = min(exposed_s, blocking)

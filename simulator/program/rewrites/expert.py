@@ -7,7 +7,7 @@ brought into the order of the local experts. After them: back into the order of 
 from simulator.components import Component, Kind
 from simulator.program.graph import Graph, ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation
-from simulator.program.operations import Exchange
+from simulator.program.operations import Exchange, Toward
 from simulator.program.sizes import E, L, Q
 from simulator.program.tape import Backward, Forward, Gradients, Lowering
 
@@ -73,14 +73,16 @@ def _returned(nodes: list[Node], rows: Value, by_arrival: Value, token: Value) -
 
 
 def lower_exchange(tape: Forward, node: Node) -> None:
-    """All-to-all of rows; its gradient is the all-to-all back. The bytes are those of the larger of the two sides: what is received."""
+    """All-to-all of rows, to the experts or home; its gradient is the all-to-all back. The bytes are those of the rank's own tokens."""
     (rows,), (out,) = node.inputs, node.outputs
-    wire = max((rows, out), key=lambda value: Q in value.shape).bytes
-    tape.emit("all_to_all_single", Kind.COLLECTIVE, (rows,), (out,), exchange=Exchange("all-to-all", GROUP, wire))
+    dispatch = Q in out.shape
+    there, back_again = (Toward.EXPERTS, Toward.HOME) if dispatch else (Toward.HOME, Toward.EXPERTS)
+    wire = (rows if dispatch else out).bytes
+    tape.emit("all_to_all_single", Kind.COLLECTIVE, (rows,), (out,), exchange=Exchange("all-to-all", GROUP, wire, there))
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         grad = back.new("rows.grad", rows.shape, rows.item)
-        back.emit("all_to_all_single", Kind.COLLECTIVE, gradients, (grad,), exchange=Exchange("all-to-all", GROUP, wire))
+        back.emit("all_to_all_single", Kind.COLLECTIVE, gradients, (grad,), exchange=Exchange("all-to-all", GROUP, wire, back_again))
         return (grad,)
 
     tape.record((rows,), (out,), (), rule)
