@@ -1,13 +1,16 @@
 """Checkpoints: what goes in comes out, they are whole or not there, and damage is told in one line."""
 
 import os
+import threading
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from configuration.errors import ConfigurationError
-from trainer.checkpoints import checkpoints_in, find_checkpoint, load_model_weights, load_training_state, remove_old, save_checkpoint
-from trainer.checkpoints.folder import FILES
+from trainer.checkpoints import Saver, checkpoints_in, find_checkpoint, load_model_weights, load_training_state, remove_old, save_checkpoint
+from trainer.checkpoints.storage import AtomicWriter
 from trainer.data import Batches, prepare
 from trainer.model import build_model
 from trainer.optimizer import build_optimizer
@@ -61,7 +64,11 @@ def test_a_checkpoint_says_what_it_is(trained, tmp_path):
 
 
 def test_checkpoints_hold_no_pickle(trained, tmp_path):
-    assert sorted(path.suffix for path in trained.save(tmp_path / "run").iterdir()) == [".json"] * 2 + [".safetensors"] * 3
+    folder = trained.save(tmp_path / "run")
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".safetensors"]
+    # Every byte of the state is a tensor that safetensors reads without running anything.
+    names = load_file(next(folder.glob("*.safetensors"))).keys()
+    assert {name.partition(".")[0] for name in names} == {"model", "optimizer", "random"}
 
 
 def test_the_newest_is_found_by_run_name_and_by_default(trained, tmp_path, monkeypatch):
@@ -91,7 +98,7 @@ def read_all(run, trained):
     load_training_state(checkpoint, trained.model, trained.optimizer)
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", ["shard-00001-model-00001-of-00001.safetensors", "checkpoint.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["cut", "missing", "emptied"])
 def test_a_damaged_checkpoint_is_refused_and_an_older_one_named(trained, tmp_path, file, damage):
     trained.save(tmp_path / "run", step=1)
@@ -104,27 +111,31 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_named(trained, tmp_pat
         read_all(tmp_path / "run", trained)
     assert file in str(refused.value)
     assert "\n" not in str(refused.value)
-    if file.endswith("safetensors") or damage == "missing":
+    if file != "checkpoint.json" or damage == "missing":
         assert "an older one is" in str(refused.value)
 
 
 def test_weights_of_another_model_are_refused(trained, experiment_of, tmp_path):
     trained.save(tmp_path / "run")
     wider = experiment_of("model.width=48")
-    with pytest.raises(ConfigurationError, match=r"model.safetensors"):
+    with pytest.raises(ConfigurationError, match=r"of another model: .*model\."):
         load_model_weights(find_checkpoint(str(tmp_path / "run")), build_model(wider.model, wider.plan, seed=0))
 
 
-def test_an_interrupted_save_leaves_the_older_checkpoint_and_no_new_one(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("moment", ["_sync", "_put_in_place", "to_json"])
+def test_a_save_that_fails_leaves_the_older_checkpoint_and_no_new_one(trained, tmp_path, monkeypatch, moment):
     trained.save(tmp_path / "run", step=1)
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    def full(*_):
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr("trainer.checkpoints.save.random_state", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(f"trainer.checkpoints.storage.{moment}", full)
+    with pytest.raises(ConfigurationError, match="step-00000002 cannot be written: no space left on device"):
         trained.save(tmp_path / "run", step=2)
     assert find_checkpoint(str(tmp_path / "run")).step == 1
+    monkeypatch.undo()
+    trained.save(tmp_path / "run", step=2)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(trained, tmp_path):
@@ -134,6 +145,50 @@ def test_a_checkpoint_of_the_same_step_is_replaced(trained, tmp_path):
     model = build_model(trained.experiment.model, trained.experiment.plan, seed=9)
     load_model_weights(find_checkpoint(str(tmp_path / "run")), model)
     assert torch.equal(model.embedding, trained.model.embedding)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+def test_while_one_is_replaced_the_old_one_counts(trained, tmp_path, monkeypatch):
+    first = trained.save(tmp_path / "run")
+    kept = (first / "checkpoint.json").read_bytes()
+    rename = Path.rename
+
+    def killed(path, target):
+        if path.name.startswith(".writing-"):
+            raise OSError("killed here")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(ConfigurationError, match="killed here"):
+        trained.save(tmp_path / "run")
+    monkeypatch.undo()
+    found = find_checkpoint(str(tmp_path / "run"))
+    assert (found.folder / "checkpoint.json").read_bytes() == kept
+    load_training_state(found, trained.model, trained.optimizer)
+    trained.save(tmp_path / "run", step=3)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_training_goes_on_while_its_state_is_written(trained, tmp_path, monkeypatch):
+    expected = {name: parameter.detach().clone() for name, parameter in trained.model.named_parameters()}
+    stepped = threading.Event()
+    finish = AtomicWriter.write_data
+
+    def late(writer, plan, planner):
+        assert stepped.wait(60)
+        return finish(writer, plan, planner)
+
+    monkeypatch.setattr(AtomicWriter, "write_data", late)
+    saver = Saver(tmp_path / "run", keep=1)
+    saver.save(2, trained.model, trained.optimizer, experiment=trained.experiment, data_key=trained.data.facts.key, tokenizer=trained.data.tokenizer)
+    trained.step(2)
+    stepped.set()
+    assert saver.wait() == find_checkpoint(str(tmp_path / "run")).folder
+    model = build_model(trained.experiment.model, trained.experiment.plan, seed=9)
+    load_model_weights(find_checkpoint(str(tmp_path / "run")), model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+    assert not torch.equal(expected["embedding"], trained.model.embedding)
 
 
 def test_old_checkpoints_go_and_the_newest_stay(trained, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from configuration.command import run
@@ -77,8 +78,10 @@ def test_killed_and_resumed_is_bit_for_bit_uninterrupted(settings, experiment_of
     whole = train(experiment_of(*changed), run_folder=tmp_path / "whole", log=lambda line: None)
     assert losses(tmp_path / "runs" / "killed") == list(whole.losses)
     assert len(whole.losses) == 40
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        assert (find_checkpoint("killed").folder / file).read_bytes() == (whole.checkpoint / file).read_bytes()
+    states = [load_file(next(folder.glob("*.safetensors"))) for folder in (find_checkpoint("killed").folder, whole.checkpoint)]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
     results = [json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "runs" / "killed", tmp_path / "whole")]
     assert results[0]["validation_loss_nats_per_token"] == results[1]["validation_loss_nats_per_token"]
 
@@ -212,12 +215,12 @@ def test_resume_refuses_other_settings_and_unknown_runs(pretrain, tmp_path):
 def test_resume_refuses_a_truncated_checkpoint_and_changes_nothing(settings, pretrain, tmp_path):
     folder = tmp_path / "runs" / "run"
     assert pretrain(*settings("training.tokens=1024"), "--name", "run")[0] == 0
-    weights = find_checkpoint("run").folder / "model.safetensors"
+    weights = next(find_checkpoint("run").folder.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, out, err = pretrain("--resume", "run")
     assert (code, out) == (2, "")
-    assert "model.safetensors is damaged or cut off" in err.splitlines()[-1]
+    assert "shard-00001-model-00001-of-00001.safetensors has" in err.splitlines()[-1]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -239,10 +242,12 @@ def test_resume_refuses_a_text_that_has_changed(settings, pretrain, tmp_path):
     assert (code, "the text or the tokenizer has changed" in err) == (2, True)
 
 
-def test_a_checkpoint_is_the_weights_of_the_model_and_nothing_else(settings, pretrain):
+def test_a_checkpoint_holds_each_weight_and_each_moment_once(settings, pretrain):
     assert pretrain(*settings("training.tokens=512"), "--name", "run")[0] == 0
     found = find_checkpoint("run")
-    assert sum(tensor.numel() for tensor in load_file(found.folder / "model.safetensors").values()) == found.experiment.model.parameters
+    state = load_file(next(found.folder.glob("*.safetensors")))
+    numbers = {kind: sum(tensor.numel() for name, tensor in state.items() if kind in name) for kind in ("model.", ".exp_avg")}
+    assert numbers == {"model.": found.experiment.model.parameters, ".exp_avg": 2 * found.experiment.model.parameters}
 
 
 def test_help_comes_without_torch_and_has_an_example():

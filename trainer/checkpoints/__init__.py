@@ -2,6 +2,6 @@
 
 from trainer.checkpoints.folder import Checkpoint, checkpoints_in, find_checkpoint, remove_old
 from trainer.checkpoints.load import load_model_weights, load_training_state
-from trainer.checkpoints.save import save_checkpoint
+from trainer.checkpoints.save import Saver, save_checkpoint
 
-__all__ = ["Checkpoint", "checkpoints_in", "find_checkpoint", "load_model_weights", "load_training_state", "remove_old", "save_checkpoint"]
+__all__ = ["Checkpoint", "Saver", "checkpoints_in", "find_checkpoint", "load_model_weights", "load_training_state", "remove_old", "save_checkpoint"]

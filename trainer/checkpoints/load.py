@@ -1,10 +1,11 @@
-"""Read a checkpoint back."""
+"""Read a checkpoint back, under whatever plan: each rank reads the parts that its own tensors lack."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from trainer.checkpoints.folder import MODEL_FILE, OPTIMIZER_FILE, RANDOM_FILE, Checkpoint, damaged
+from trainer.checkpoints.folder import Checkpoint, damaged
 from trainer.checkpoints.random_state import set_random_state
+from trainer.checkpoints.state import OPTIMIZER, RANDOM, model_tensors, this_rank
 
 if TYPE_CHECKING:
     import torch
@@ -13,45 +14,73 @@ if TYPE_CHECKING:
 
 def load_model_weights(checkpoint: Checkpoint, model: "nn.Module") -> None:
     """Put the weights of ``checkpoint`` into ``model``. Raises ConfigurationError when they are cut off or of another model."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    try:
-        load_model(model, checkpoint.folder / MODEL_FILE, device=str(next(model.parameters()).device))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise damaged(checkpoint.folder, MODEL_FILE, error) from None
+    _read(checkpoint, model_tensors(model))
 
 
 def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer") -> None:
     """Put weights, optimizer state and random states back, so that the next step is the one that would have come.
 
-    Raises ConfigurationError when a file is cut off or of another model; ``model`` may then be half loaded.
+    A rank that the saving plan did not have keeps the random state it has. Raises ConfigurationError when a file is cut off or of
+    another model; ``model`` may then be half loaded.
     """
-    load_model_weights(checkpoint, model)
-    moments: dict[str, dict[str, Any]] = defaultdict(dict)
-    for name, tensor in _tensors(checkpoint, OPTIMIZER_FILE).items():
-        parameter, _, key = name.rpartition("/")
-        moments[parameter][key] = tensor
-    _put_moments(checkpoint, model, optimizer, moments)
-    set_random_state(_tensors(checkpoint, RANDOM_FILE))
+    import torch
+
+    stored = _stored(checkpoint)
+    parameters = dict(model.named_parameters())
+    own = f"{RANDOM}{this_rank()}."
+    tensors = model_tensors(model)
+    for name, (size, dtype) in stored.items():
+        parameter, _, _ = name.removeprefix(OPTIMIZER).rpartition(".")
+        if name.startswith(OPTIMIZER) and parameter in parameters:
+            like = parameters[parameter]
+            # Moments are shaped and sharded like their parameter, counters are whole on every rank.
+            tensors[name] = torch.zeros_like(like, dtype=dtype) if size == like.shape else torch.zeros(size, dtype=dtype)
+        elif name.startswith(own):
+            tensors[name] = torch.zeros(size, dtype=dtype)
+    _read(checkpoint, tensors)
+    moments: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if name.startswith(OPTIMIZER):
+            parameter, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
+            moments[parameter][key] = tensor
+    _put_moments(checkpoint, parameters, optimizer, moments)
+    if random := {name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)}:
+        set_random_state(random)
 
 
-def _put_moments(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer", moments: dict[str, dict[str, Any]]) -> None:
+def _put_moments(checkpoint: Checkpoint, parameters: "dict[str, nn.Parameter]", optimizer: "torch.optim.Optimizer", moments: dict[str, Any]) -> None:
     # Through load_state_dict, which knows on which device each state belongs; it numbers parameters in the order of the groups.
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in parameters.items()}
     ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     if moments and set(moments) != set(ordered):
-        raise damaged(checkpoint.folder, OPTIMIZER_FILE, f"state of other parameters: {sorted(set(moments) ^ set(ordered))[0]}")
+        raise damaged(checkpoint.folder, f"the optimizer's state is of other parameters: {sorted(set(moments) ^ set(ordered))[0]}")
     numbered = {index: moments[name] for index, name in enumerate(ordered) if name in moments}
     optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _tensors(checkpoint: Checkpoint, file: str) -> "dict[str, torch.Tensor]":
+def _stored(checkpoint: Checkpoint) -> "dict[str, tuple[torch.Size, torch.dtype]]":
+    """Whole shape and type of each tensor in the checkpoint."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     try:
-        tensors: dict[str, torch.Tensor] = load_file(checkpoint.folder / file)
+        metadata = HuggingFaceStorageReader(str(checkpoint.folder)).read_metadata()
     except (SafetensorError, OSError) as error:
-        raise damaged(checkpoint.folder, file, error) from None
-    return tensors
+        raise damaged(checkpoint.folder, error) from None
+    return {name: (tensor.size, tensor.properties.dtype) for name, tensor in metadata.state_dict_metadata.items() if isinstance(tensor, TensorStorageMetadata)}
+
+
+def _read(checkpoint: Checkpoint, tensors: "dict[str, torch.Tensor]") -> None:
+    """Fill ``tensors`` in place."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    from trainer.checkpoints.save import silence_torch
+
+    silence_torch()
+    try:
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint.folder)))
+    except CheckpointException as failed:
+        raise damaged(checkpoint.folder, next(iter(failed.failures.values()))[0]) from None

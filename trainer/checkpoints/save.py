@@ -1,63 +1,92 @@
-"""Write a checkpoint: beside its place first, then moved there whole."""
+"""Write checkpoints while training goes on."""
 
-import os
-import shutil
+import warnings
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configuration.command import to_json
-from trainer.checkpoints.folder import MODEL_FILE, OPTIMIZER_FILE, RANDOM_FILE, STATE_FILE, TOKENIZER_FILE, checkpoint_name
-from trainer.checkpoints.random_state import random_state
+from configuration.errors import ConfigurationError
+from trainer.checkpoints.folder import SCHEMA_VERSION, TOKENIZER_FILE, checkpoint_folder, clear_unfinished
+from trainer.checkpoints.state import this_rank, training_tensors
 from trainer.data.tokenizer import Tokenizer
 from trainer.loop.experiment import Experiment
 
 if TYPE_CHECKING:
     import torch
+    import torch.distributed as dist
     from torch import nn
+
+
+class Saver:
+    """Saves the state of a run: ``save`` copies it and returns, a thread writes the copy. One checkpoint is under way at a time."""
+
+    def __init__(self, run: Path, *, keep: int | None = None) -> None:
+        self.run = run
+        self.keep = keep
+        """Newest checkpoints that stay; None: all."""
+        self.last: Path | None = None
+        """The last checkpoint that is whole on disk."""
+        self._under_way: tuple[Path, Future[object]] | None = None
+        self._group: dist.ProcessGroup | None = None
+
+    def save(self, step: int, model: "nn.Module", optimizer: "torch.optim.Optimizer", *, experiment: Experiment, data_key: str, tokenizer: Tokenizer) -> None:
+        """Begin to save the state after ``step`` steps, every rank its shards. A checkpoint of the same step is replaced.
+
+        Waits for the one before, and raises what that one ran into.
+        """
+        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
+        from trainer.checkpoints.storage import AtomicWriter
+
+        self.wait()
+        final = checkpoint_folder(self.run, step)
+        if this_rank() == 0:
+            clear_unfinished(self.run)
+        state = {"schema_version": SCHEMA_VERSION, "step": step, "data_key": data_key, "experiment": experiment.as_dict()}
+        writer = AtomicWriter(final, state, {TOKENIZER_FILE: tokenizer.to_json()}, self.keep)
+        # This stager copies tensors of the CPU too, which training is about to change.
+        stager = DefaultStager(StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False))
+        silence_torch()
+        future = async_save(training_tensors(model, optimizer), storage_writer=writer, async_stager=stager, process_group=self._own_group())
+        assert isinstance(future, Future)
+        self._under_way = final, future
+
+    def wait(self) -> Path | None:
+        """Wait until the checkpoint under way is on disk; returns the last whole one. Raises ConfigurationError when it cannot be written."""
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        if self._under_way is not None:
+            final, future = self._under_way
+            self._under_way = None
+            try:
+                future.result()
+            except CheckpointException as failed:
+                reason = next(iter(failed.failures.values()))[0]
+                raise ConfigurationError(f"checkpoint {final} cannot be written: {reason}") from None
+            self.last = final
+        return self.last
+
+    def _own_group(self) -> "dist.ProcessGroup | None":
+        """A group on the CPU for the writing threads alone: their messages must not mix with those of training."""
+        import torch.distributed as dist
+
+        if self._group is None and dist.is_initialized():
+            self._group = dist.new_group(backend="gloo")
+        return self._group
 
 
 def save_checkpoint(
     run: Path, step: int, model: "nn.Module", optimizer: "torch.optim.Optimizer", *, experiment: Experiment, data_key: str, tokenizer: Tokenizer
 ) -> Path:
-    """Save the state after ``step`` steps as a folder of ``run``; returns the folder. A checkpoint of the same step is replaced."""
-    from safetensors.torch import save_file, save_model
-
-    final = run / "checkpoints" / checkpoint_name(step)
-    temporary = final.with_name(f".writing-{final.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(model, str(temporary / MODEL_FILE))
-    save_file(optimizer_tensors(model, optimizer), temporary / OPTIMIZER_FILE)
-    save_file(random_state(), temporary / RANDOM_FILE)
-    (temporary / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8")
-    state = {"schema_version": 1, "step": step, "data_key": data_key, "experiment": experiment.as_dict()}
-    (temporary / STATE_FILE).write_text(to_json(state), encoding="utf-8")
-    _to_disk(temporary)
-    if final.is_dir():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(final.parent)
-    return final
+    """Save the state after ``step`` steps as a folder of ``run`` and wait for it; returns the folder."""
+    saver = Saver(run)
+    saver.save(step, model, optimizer, experiment=experiment, data_key=data_key, tokenizer=tokenizer)
+    folder = saver.wait()
+    assert folder is not None
+    return folder
 
 
-def optimizer_tensors(model: "nn.Module", optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
-    """The optimizer's state as "PARAMETER/STATE" to tensor; settings such as the learning rate follow from the experiment."""
-    return {
-        f"{name}/{key}": value.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _to_disk(folder: Path) -> None:
-    """After this a power cut finds the files whole; the rename that follows makes them visible."""
-    for path in [*folder.iterdir(), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def silence_torch() -> None:
+    """Keep torch from remarking on a process without a group, in this thread or in the one that writes."""
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")

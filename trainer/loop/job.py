@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from configuration.errors import ConfigurationError
-from trainer.checkpoints import Checkpoint, checkpoints_in, find_checkpoint, load_training_state, remove_old, save_checkpoint
+from trainer.checkpoints import Checkpoint, Saver, checkpoints_in, find_checkpoint, load_training_state
 from trainer.data import Batch, Batches, TokenData, prepare
 from trainer.loop.experiment import KINDS, Experiment
 from trainer.loop.journal import Journal
@@ -28,10 +28,10 @@ class Job:
     training: Batches
     validation: Batches
     journal: Journal
+    saver: Saver | None
+    """None without a run folder."""
     step: int
     """Optimizer steps done."""
-    checkpoint: Path | None
-    """The last one."""
 
     def next_micro_batches(self) -> Iterator[Batch]:
         """The micro-batches of the step that comes."""
@@ -47,19 +47,13 @@ class Job:
         return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
 
     def save(self) -> None:
-        """Write a checkpoint and remove old ones; nothing without a run folder."""
-        if self.run_folder is None:
-            return
-        self.checkpoint = save_checkpoint(
-            self.run_folder,
-            self.step,
-            self.model,
-            self.optimizer,
-            experiment=self.experiment,
-            data_key=self.data.facts.key,
-            tokenizer=self.data.tokenizer,
-        )
-        remove_old(self.run_folder, self.experiment.training.checkpoints.keep)
+        """Begin a checkpoint, which older ones make way for once it is whole; nothing without a run folder."""
+        if self.saver is not None:
+            self.saver.save(self.step, self.model, self.optimizer, experiment=self.experiment, data_key=self.data.facts.key, tokenizer=self.data.tokenizer)
+
+    def saved(self) -> Path | None:
+        """The newest checkpoint, once what is under way is on disk; None when there is none."""
+        return None if self.saver is None else self.saver.wait()
 
 
 def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool) -> Job:
@@ -86,7 +80,8 @@ def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[st
     torch.manual_seed(training.seed)
     file = None if run_folder is None else run_folder / LOG_FILE
     journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
-    job = Job(experiment, run_folder, data, model, optimizer, batches, held_out, journal, step=0, checkpoint=None)
+    saver = None if run_folder is None else Saver(run_folder, keep=training.checkpoints.keep)
+    job = Job(experiment, run_folder, data, model, optimizer, batches, held_out, journal, saver, step=0)
     if goes_on:
         _go_on(job, log)
     elif run_folder is not None:
@@ -96,6 +91,7 @@ def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[st
 
 def _go_on(job: Job, log: Callable[[str], None]) -> None:
     assert job.run_folder is not None
+    assert job.saver is not None
     before = threads_of(job.run_folder)
     if before != torch.get_num_threads():
         log(f"note: the run began with {before} threads and goes on with {torch.get_num_threads()}: sums may round differently")
@@ -103,7 +99,7 @@ def _go_on(job: Job, log: Callable[[str], None]) -> None:
         checkpoint = find_checkpoint(str(job.run_folder))
         _check_same(checkpoint, job)
         load_training_state(checkpoint, job.model, job.optimizer)
-        job.step, job.checkpoint = checkpoint.step, checkpoint.folder
+        job.step, job.saver.last = checkpoint.step, checkpoint.folder
     job.journal.rewind(job.step)
     log(f"going on after step {job.step:,} of {job.experiment.steps:,}")
 

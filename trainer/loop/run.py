@@ -86,14 +86,18 @@ def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str
     """
     with termination_interrupts():
         job = start_job(experiment, run_folder, log, resume=resume)
-        with deferred_interrupts() as interrupted:
-            while job.step < experiment.steps:
-                _take_step(job)
-                _validate_and_save(job, leaving=interrupted())
-                if interrupted() and job.step < experiment.steps:
-                    log(f"interrupted after step {job.step:,} of {experiment.steps:,}{_how_to_go_on(job)}")
-                    raise KeyboardInterrupt
-        return _finish(job)
+        try:
+            with deferred_interrupts() as interrupted:
+                while job.step < experiment.steps:
+                    _take_step(job)
+                    _validate_and_save(job, leaving=interrupted())
+                    if interrupted() and job.step < experiment.steps:
+                        job.saved()
+                        log(f"interrupted after step {job.step:,} of {experiment.steps:,}{_how_to_go_on(job)}")
+                        raise KeyboardInterrupt
+            return _finish(job)
+        finally:
+            job.saved()
 
 
 def _take_step(job: Job) -> None:
@@ -145,7 +149,7 @@ def _finish(job: Job) -> RunResult:
     result = RunResult(
         experiment=job.experiment,
         run_folder=job.run_folder,
-        checkpoint=job.checkpoint,
+        checkpoint=job.saved(),
         tokens=job.step * job.experiment.plan.tokens_per_step,
         elapsed_s=job.journal.elapsed_s,
         losses=tuple(job.journal.losses),
@@ -161,7 +165,7 @@ def _finish(job: Job) -> RunResult:
 
 def _hold(job: Job, finite: bool, fault: str) -> None:
     if not finite:
-        kept = f"; the last good checkpoint is {job.checkpoint}" if job.checkpoint else "; there is no checkpoint yet"
+        kept = f"; the last good checkpoint is {saved}" if (saved := job.saved()) else "; there is no checkpoint yet"
         raise NotFiniteError(f"step {job.step}: {fault}; a smaller learning rate may help{kept if job.run_folder else ''}")
 
 

@@ -86,7 +86,7 @@ def test_no_run_at_all_is_told(trainer) -> None:
     refused(trainer("generate", "--prompt", "x"), "there is none under runs/")
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "checkpoint.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["shard-00001-model-00001-of-00001.safetensors", "checkpoint.json", "tokenizer.json"])
 def test_a_truncated_checkpoint_is_told(file: str, saved: Callable[..., Path], trainer) -> None:
     path = saved("cut") / file
     os.truncate(path, path.stat().st_size // 2)

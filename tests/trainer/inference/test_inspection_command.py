@@ -67,9 +67,9 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(arguments: list[str]
 
 
 def test_a_truncated_checkpoint_is_told(saved: Callable[..., Path], trainer, tmp_path: Path) -> None:
-    path = saved("cut") / "model.safetensors"
+    path = next(saved("cut").glob("*.safetensors"))
     os.truncate(path, path.stat().st_size // 2)
-    refused(trainer("inspect", "-o", "looks"), "model.safetensors")
+    refused(trainer("inspect", "-o", "looks"), "safetensors has")
     assert not (tmp_path / "looks").exists()
 
 
