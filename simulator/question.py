@@ -68,7 +68,7 @@ def ask(
     if steps.ranks > graph.size:
         raise ConfigurationError(f"plan.ranks ({steps.ranks}): fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
     spread = LOADS.load(load or UNIFORM, overrides.get("load"))
-    spread.check_against(shapes)
+    spread.check_against(shapes, steps)
     if shapes.expert_counts and load is None and "load" not in overrides:
         used.append(Default("load", UNIFORM, "every expert gets the same number of tokens"))
     return Question(shapes, steps, chip, Network(graph, steps, spread), defaults + used)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from configuration.errors import ConfigurationError
 from configuration.spec import Spec
 from simulator.specs.model import ModelSpec
+from simulator.specs.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class ExpertLoad(Spec):
         import numpy as np
 
         if self.kind == "worst":
-            return np.r_[np.full(top_k, 1 / top_k), np.zeros(experts - top_k)]
+            return np.where(np.arange(experts) < top_k, 1 / top_k, 0.0)
         if self.kind == "histogram":
             return self._measured(experts, top_k)
         exponent = 0.0 if self.kind == "uniform" else 1.0 if self.exponent is None else self.exponent
@@ -64,14 +65,15 @@ class ExpertLoad(Spec):
         counts = np.array(self.counts, dtype=np.float64)
         if len(counts) != experts:
             raise ConfigurationError(f"load.counts: {len(counts)} numbers for the {experts} experts of a layer")
-        shares = counts / counts.sum()
+        shares: NDArray[np.float64] = counts / counts.sum()
         if shares.max() > (1 + ROUNDING) / top_k:
             raise ConfigurationError(f"load.counts: expert {shares.argmax()} has {shares.max():.1%} of the choices; with top-{top_k} at most {1 / top_k:.1%}")
         return shares
 
     def rank_shares(self, experts: int, top_k: int, ep: int) -> "NDArray[np.float64]":
         """Share of the choices that falls on each of the ``ep`` ranks, which hold neighbouring experts."""
-        return self.shares(experts, top_k).reshape(ep, -1).sum(axis=1)
+        sums: NDArray[np.float64] = self.shares(experts, top_k).reshape(ep, -1).sum(axis=1)
+        return sums
 
     def most_rows(self, rows: int, experts: int, top_k: int, ep: int) -> int:
         """Rows that the busiest rank receives when each of ``ep`` ranks sends ``rows``; a fraction counts as a whole row."""
@@ -79,8 +81,10 @@ class ExpertLoad(Spec):
             return rows
         return ceil(float(self.rank_shares(experts, top_k, ep).max()) * ep * rows * (1 - ROUNDING))
 
-    def check_against(self, model: ModelSpec) -> None:
-        """Raise ConfigurationError when ``model`` has no experts to load like this."""
+    def check_against(self, model: ModelSpec, plan: Plan) -> None:
+        """Raise ConfigurationError when ``model`` under ``plan`` cannot load experts like this."""
+        if self.kind != "uniform" and plan.routing == "uniform":
+            raise ConfigurationError(f"load ({self.kind}): plan.routing uniform gives every expert the same (legal: uniform)")
         if self.kind != "uniform" and not model.expert_counts:
             raise ConfigurationError(f"load ({self.kind}): {model.name} has no experts (legal: uniform)")
         for experts, top_k in model.expert_choices:

@@ -124,3 +124,8 @@ def test_the_report_says_whose_step_it_is() -> None:
 def test_what_cannot_be_is_refused(model: str, load: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         ask(model, "spine-leaf", settings={"load": load})
+
+
+def test_dealt_tokens_leave_no_choice_of_the_load() -> None:
+    with pytest.raises(ConfigurationError, match=r"plan\.routing uniform"):
+        ask("tiny-moe", "spine-leaf", settings={"load": {"kind": "zipf"}, "plan": {"routing": "uniform"}})
