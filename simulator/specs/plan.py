@@ -1,5 +1,6 @@
 """Plan: how one training step is run: batch, parallel degrees, precision and the implementation of each operation."""
 
+from math import gcd
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -124,6 +125,21 @@ class Plan(Spec):
         return self.stage_ranks // (self.ep * self.etp)
 
     @property
+    def shard(self) -> int:
+        """Ranks over which one copy of what all of them would hold whole is sharded; without sharding, those that average its gradients."""
+        return self.stage_ranks // self.replicas
+
+    @property
+    def expert_replicas(self) -> int:
+        """Copies of the sharded state of the experts."""
+        return gcd(self.replicas, self.expert_dp)
+
+    @property
+    def expert_shard(self) -> int:
+        """Ranks over which one copy of an expert is sharded."""
+        return self.expert_dp // self.expert_replicas
+
+    @property
     def accumulation(self) -> int:
         """Micro-batches that one rank runs before an optimizer step."""
         return 1 if self.global_batch is None else self.global_batch // (self.micro_batch * self.dp)
@@ -157,6 +173,9 @@ class Plan(Spec):
         self._check_slices(model)
 
     def _check_slices(self, model: ModelSpec) -> None:
+        shards = max(self.shard // self.tp if self.tp > 1 else 1, self.expert_shard if model.expert_counts else 1)
+        if self.zero_stage and model.width % shards:
+            raise ConfigurationError(f"plan.zero_stage ({self.zero_stage}): {shards} shards must divide model.width ({model.width})")
         for index, group in enumerate(model.blocks):
             place, mixer, feed_forward = f"model.blocks.{index}", group.mixer, group.feed_forward
             widths = {f"{place}.mixer.heads": mixer.heads, f"{place}.mixer.kv_heads": mixer.kv_heads}

@@ -1,0 +1,139 @@
+"""Which part of each parameter a rank holds, by the parameter's name.
+
+Shapes: E experts, D width, F hidden or expert width. Slices never cut the width of the model: that is where shards cut a sliced parameter.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trainer.parallel.world import EXPERT, EXPERT_TENSOR, SHARD, TENSOR, Share, World
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trainer.model import MoETransformer
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a parameter is divided. ``slices``: dimension of the mesh to dimension of the tensor; ``shard``: what shards cut."""
+
+    share: Share = Share.WHOLE
+    slices: dict[str, int] = field(default_factory=dict)
+    shard: int = 0
+
+
+_EXPERT_IN = Division(Share.EXPERT, {EXPERT: 0, EXPERT_TENSOR: 2}, shard=1)
+_EXPERT_OUT = Division(Share.EXPERT, {EXPERT: 0, EXPERT_TENSOR: 1}, shard=2)
+_OUT = Division(Share.SLICED, {TENSOR: 0}, shard=1)
+_IN = Division(Share.SLICED, {TENSOR: 1}, shard=0)
+
+DIVISIONS = {
+    "feed_forward.experts.gate": _EXPERT_IN,
+    "feed_forward.experts.up": _EXPERT_IN,
+    "feed_forward.experts.down": _EXPERT_OUT,
+    "attention.query.weight": _OUT,
+    "attention.key.weight": _OUT,
+    "attention.value.weight": _OUT,
+    "attention.output.weight": _IN,
+    "feed_forward.gate.weight": _OUT,
+    "feed_forward.up.weight": _OUT,
+    "feed_forward.down.weight": _IN,
+}
+"""Name within a block to division; everything else is whole on every rank of its stage."""
+
+
+def division(name: str) -> Division:
+    """How the parameter ``name`` is divided."""
+    return DIVISIONS.get(name.split(".", 2)[2] if name.startswith("blocks.") else name, Division())
+
+
+def slice_parameters(model: "nn.Module", world: World) -> None:
+    """Replace every whole parameter by this rank's slice of it, in place."""
+    from torch import nn
+
+    for name, parameter in list(model.named_parameters()):
+        kept = own_slice(name, parameter.detach(), world)
+        if kept.shape != parameter.shape:
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, nn.Parameter(kept.clone()))
+
+
+def own_slice(name: str, whole: "Tensor", world: World) -> "Tensor":
+    """This rank's slice of a parameter (or of anything of its shape), as a view."""
+    divided = division(name)
+    for dimension, axis in divided.slices.items():
+        degree = world.degree(divided.share, dimension)
+        whole = whole.chunk(degree, axis)[world.index(divided.share, dimension)]
+    return whole
+
+
+def holders(name: str, world: World, *, sharded: bool) -> int:
+    """Ranks of a stage that hold the same numbers of this parameter."""
+    divided = division(name)
+    parts = 1
+    for dimension in (*divided.slices, *((SHARD,) if sharded else ())):
+        parts *= world.degree(divided.share, dimension)
+    return world.plan.stage_ranks // parts
+
+
+def as_whole(name: str, tensor: "Tensor", world: World) -> "Tensor":
+    """``tensor``, which is this rank's part of the parameter ``name`` or of a moment of it, as a DTensor of the whole's shape.
+
+    It shares the storage. Parameters that every rank holds whole come back as they are.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    divided = division(name)
+    sharded = isinstance(tensor, DTensor)
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    cuts = dict(divided.slices) | ({SHARD: divided.shard} if sharded else {})
+    mesh = world.submesh(divided.share, tuple(cuts))
+    if mesh is None:
+        return local
+    shape = list(tensor.shape)
+    for dimension, axis in divided.slices.items():
+        shape[axis] *= world.degree(divided.share, dimension)
+    placements = [Shard(cuts[dimension]) for dimension in mesh.mesh_dim_names or ()]
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=_size(shape), stride=_strides(shape))
+
+
+def sharded_state(model: "MoETransformer", optimizer: "torch.optim.Optimizer", world: World) -> "dict[str, dict[str, Tensor]]":
+    """Parameter name to {"": the parameter, state name: the state}, as ``as_whole`` gives them: what this rank has of the training."""
+    state = {}
+    for name, parameter in model.named_parameters():
+        moments = optimizer.state.get(parameter, {})
+        state[name] = {"": as_whole(name, parameter.detach(), world)} | {
+            key: as_whole(name, value, world) if value.shape == parameter.shape else value for key, value in moments.items()
+        }
+    return state
+
+
+def full_state(model: "MoETransformer", world: World) -> "dict[str, Tensor]":
+    """All parameters whole, on the CPU of every rank, those of other pipeline stages included. A collective call: for small models."""
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
+    state = {}
+    for name, parameter in model.named_parameters():
+        whole = as_whole(name, parameter.detach(), world)
+        state[name] = (whole.full_tensor() if isinstance(whole, DTensor) else whole).cpu()
+    if world.plan.pp > 1:
+        stages: list[dict[str, Tensor]] = [{}] * world.plan.ranks
+        dist.all_gather_object(stages, state)
+        state = {name: tensor for stage in stages for name, tensor in stage.items()}
+    return state
+
+
+def _size(shape: list[int]) -> "torch.Size":
+    import torch
+
+    return torch.Size(shape)
+
+
+def _strides(shape: list[int]) -> tuple[int, ...]:
+    strides = [1]
+    for size in shape[:0:-1]:
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides))
