@@ -43,4 +43,13 @@ class _Rope(torch.autograd.Function):
 
 def rope(x_BSHC: Tensor, cosine_SC: Tensor, sine_SC: Tensor) -> Tensor:
     """Turn each head of ``x`` by the angles of its positions."""
+    if torch.compiler.is_compiling():
+        return _fusible(x_BSHC, cosine_SC, sine_SC)
     return _Rope.apply(x_BSHC, cosine_SC, sine_SC)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _fusible(x_BSHC: Tensor, cosine_SC: Tensor, sine_SC: Tensor) -> Tensor:
+    """The same without writing into parts of a tensor, which a compiler cannot fuse."""
+    cosine, sine = cosine_SC[:, None, :], sine_SC[:, None, :]
+    first, second = x_BSHC.float().chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(x_BSHC.dtype)

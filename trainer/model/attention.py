@@ -53,7 +53,8 @@ class Attention(nn.Module):
         """Queries and keys, normalised and turned, and values: (B, S, H, C), (B, S, G, C), (B, S, G, C)."""
         heads = (batch, x_TD.shape[0] // batch, -1, self.spec.head_width)
         with scope(Component.QKV):
-            query, key, value = self.query(x_TD), self.key(x_TD), self.value(x_TD).view(heads)
+            query, key, value = self._projected(x_TD)
+            value = value.view(heads)
         if self.spec.qk_norm != "none":
             with scope(Component.QK_NORM):
                 rows = (-1, self.query_norm.weight.shape[0])
@@ -63,6 +64,15 @@ class Attention(nn.Module):
         with scope(Component.ROPE):
             query = rope(query.view(heads), *angles)
             key = rope(key.view(heads), *angles)
+        return query, key, value
+
+    def _projected(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not torch.compiler.is_compiling():
+            return self.query(x_TD), self.key(x_TD), self.value(x_TD)
+        # Compiled code can afford to put the weights side by side, which are small, for one wide product.
+        layers = (self.query, self.key, self.value)
+        together = F.linear(x_TD, torch.cat([layer.weight for layer in layers]).to(x_TD.dtype))
+        query, key, value = together.split([layer.weight.shape[0] for layer in layers], -1)
         return query, key, value
 
     def weights(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,0 +1,50 @@
+"""Head and cross-entropy as one: mean loss of hidden states against labels.
+
+Shapes: T tokens, D width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Keeps hidden states, weight, and the logits' gradient, which takes the logits' place; no fp32 copy of the logits is made on CUDA."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:
+        logits_TV = x_TD @ weight_VD.t()
+        with_gradient = any(ctx.needs_input_grad)
+        if logits_TV.is_cuda:
+            from trainer.kernels.triton.cross_entropy import cross_entropy_
+
+            loss_T = cross_entropy_(logits_TV, labels_T, with_gradient=with_gradient)
+        else:
+            loss_T, logits_TV = _plain(logits_TV, labels_T)
+        if with_gradient:
+            ctx.save_for_backward(x_TD, weight_VD, logits_TV)
+        return loss_T.mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_TD, weight_VD, grad_TV = ctx.saved_tensors
+        # Scaling the narrow factor and the narrow product leaves the logits' gradient alone.
+        scale = gradients[0].to(x_TD.dtype)
+        grad_weight_VD = grad_TV.t() @ (x_TD * scale)
+        return (grad_TV @ weight_VD).mul_(scale), grad_weight_VD, None
+
+
+def _plain(logits_TV: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in tensor operations."""
+    place_T1 = labels_T[:, None]
+    wide_TV = logits_TV.float()
+    log_sum_T1 = wide_TV.logsumexp(-1, keepdim=True)
+    loss_T = (log_sum_T1 - wide_TV.gather(1, place_T1)).squeeze(1)
+    wide_TV = wide_TV.sub_(log_sum_T1).exp_().scatter_add_(1, place_T1, torch.full_like(log_sum_T1, -1.0)).div_(labels_T.numel())
+    return loss_T, wide_TV.to(logits_TV.dtype)
+
+
+def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:
+    """Mean of -log softmax(x W^T)[label], fp32."""
+    return _LinearCrossEntropy.apply(x_TD, weight_VD, labels_T)  # type: ignore[no-untyped-call, no-any-return]

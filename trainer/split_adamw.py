@@ -1,0 +1,101 @@
+"""AdamW over bf16 parameters with fp32 master weights that cost two bytes: the parameter is a weight's upper 16 bits, rounded,
+and the optimizer keeps the rest as int16 ("parameter remainders", NVIDIA Apex DistributedFusedAdam).
+
+Gradients are read in bf16. Their norm may be limited in the same pass: the kernel multiplies them by a number that is on the device.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def joined(high: Tensor, low: Tensor) -> Tensor:
+    """The fp32 weights of a bf16 tensor and its int16 remainders."""
+    return high.view(torch.int16).int().bitwise_left_shift_(16).add_(low).view(torch.float32)
+
+
+def parted(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest bf16 tensor, and what it lacks, such that ``joined`` gives ``weight`` back bit for bit."""
+    bits = weight.view(torch.int32)
+    high = (bits + 0x8000).bitwise_right_shift_(16)
+    return high.short().view(torch.bfloat16), (bits - (high << 16)).short()
+
+
+class SplitAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); states of a parameter: step, exp_avg, exp_avg_sq in fp32, remainder in int16."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._scale: Tensor | None = None
+
+    @torch.no_grad()
+    def limit_norm(self, limit: float | None) -> Tensor:
+        """The norm of all gradients; the next step scales them so that it is at most ``limit``."""
+        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
+        if limit is not None:
+            self._scale = (limit / (norm + 1e-6)).clamp_(max=1.0)
+        return norm
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter] = _fresh(parameter)
+            if parameters:
+                torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1.0)
+            for parameter in parameters:
+                self._update(parameter, group)
+        self._scale = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As always, but with every state in its own type: the base class would round moments to the parameter's."""
+        super().load_state_dict(state_dict)
+        numbered = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, states in state_dict["state"].items():
+            parameter = numbered[index]
+            self.state[parameter] = {name: value.to(parameter.device) for name, value in states.items()}
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        scale = gradient.new_ones((), dtype=torch.float32) if self._scale is None else self._scale
+        if parameter.is_cuda:
+            from trainer.kernels.triton.split_adamw import update
+
+            log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))
+            update(
+                parameter, state["remainder"], gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"], state["step"], scale,
+                rate=group["lr"], decay=group["weight_decay"], log_betas=log_betas, betas=group["betas"], epsilon=group["eps"],
+            )  # fmt: skip
+            return
+        _reference_update(parameter, state, gradient.float() * scale, group)
+
+
+def _fresh(parameter: Tensor) -> dict[str, Tensor]:
+    wide = torch.zeros_like(parameter, dtype=torch.float32, memory_format=torch.contiguous_format)
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": wide,
+        "exp_avg_sq": torch.zeros_like(wide),
+        "remainder": torch.zeros_like(wide, dtype=torch.int16),
+    }
+
+
+def _reference_update(parameter: Tensor, state: dict[str, Tensor], gradient: Tensor, group: dict[str, Any]) -> None:
+    """The formula in tensor operations."""
+    (beta1, beta2), rate = group["betas"], group["lr"]
+    step = state["step"].item()
+    first, second = state["exp_avg"].lerp_(gradient, 1 - beta1), state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    weight = joined(parameter.detach(), state["remainder"]).mul_(1 - rate * group["weight_decay"])
+    denominator = second.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
+    weight.addcdiv_(first, denominator, value=-rate / (1 - beta1**step))
+    high, low = parted(weight)
+    parameter.copy_(high)
+    state["remainder"].copy_(low)
