@@ -30,8 +30,8 @@ Placement = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One way to run the collective: ``latency_s + s_per_byte * bytes``. ``link_share``: per link of ``network``, what it carries over the size asked for;
-    ``payload_bytes_per_s``: what it carries per second under the protocol.
+    """One way to run the collective: ``latency_s + s_per_byte * bytes``. Per link of ``network``: ``link_share``, what it carries over the size asked for;
+    ``busy_s_per_byte``, how long it is busy.
     """
 
     algorithm: str
@@ -41,7 +41,7 @@ class Line:
     bottleneck: str
     network: Network
     link_share: FloatArray
-    payload_bytes_per_s: FloatArray
+    busy_s_per_byte: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,11 @@ class CollectiveCost:
         """Bytes over each link of the fabric of ``lines[index].network`` for one of the sizes."""
         line = self.lines[index]
         return line.link_share * self.sizes_bytes[index] if line else np.zeros(0)
+
+    def busy_share(self, index: int = -1) -> FloatArray:
+        """Share of the transfer time that each link is busy for one of the sizes."""
+        line = self.lines[index]
+        return line.busy_s_per_byte / line.s_per_byte if line else np.zeros(0)
 
 
 class PriceList:
@@ -206,6 +211,12 @@ def _schedule(algorithm: Callable[..., Schedule | None], batch: Alike, matrix: F
     return algorithm(stencil) if matrix is None else algorithm(stencil, _shares(matrix, stencil.size))
 
 
+def _busy_s(network: Network, protocol: Software, load: FloatArray) -> FloatArray:
+    """Seconds that each link is busy with its load, and with its share of what comes the other way."""
+    both = load + protocol.opposing * np.where(network.opposite == np.arange(len(load)), 0.0, load[network.opposite]) if protocol.opposing.any() else load
+    return np.asarray(both / (network.bytes_per_s * protocol.efficiency))
+
+
 def _lines(network: Network, algorithm: str, batches: list[tuple[Alike, Schedule]], protocols: list[Software], routing: Routing) -> list[Line]:
     """One line per protocol for all groups, phase by phase."""
     phases = together(batches)
@@ -215,8 +226,7 @@ def _lines(network: Network, algorithm: str, batches: list[tuple[Alike, Schedule
     paths = [network.latencies(flows.src, flows.dst) for flows in phases]
     lines = []
     for protocol in protocols:
-        payload_bytes_per_s = network.bytes_per_s * protocol.efficiency
-        times = [load / payload_bytes_per_s for load in loads]
+        times = [_busy_s(network, protocol, load) for load in loads]
         latency_s = [np.zeros(len(batch.ranks)) for batch, _ in batches]
         for flows, (wire_s, mask) in zip(phases, paths, strict=True):
             flows.add_latency(latency_s, wire_s, protocol.overhead_s[mask], protocol.gap_s[mask])
@@ -230,7 +240,7 @@ def _lines(network: Network, algorithm: str, batches: list[tuple[Alike, Schedule
                 bottleneck=network.link_name(int(times[longest].argmax())),
                 network=network,
                 link_share=np.sum(loads, axis=0),
-                payload_bytes_per_s=payload_bytes_per_s,
+                busy_s_per_byte=np.sum(times, axis=0),
             )
         )
     return lines

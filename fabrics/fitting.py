@@ -119,9 +119,9 @@ def fit_operation(measured: Measured, cite: str) -> dict[str, Protocol]:
     for i, (latency, slope) in enumerate(lines):
         latency_error, slope_error = _standard_errors(latency, slope, measured.bytes[taken == i], measured.time_s[taken == i])
         share = min(1.0, ideal / slope) if slope > 0 else 1.0
-        efficiency = _fitted(share, cite, slope_error * share / slope if slope_error is not None and slope > 0 else None)
+        efficiency = fitted_constant(share, cite, slope_error * share / slope if slope_error is not None and slope > 0 else None)
         protocols[f"fitted{i}"] = Protocol(
-            base_s=_fitted(latency, cite, latency_error), overhead_s=nothing, gap_s=nothing, efficiency=dict.fromkeys(kinds, efficiency)
+            base_s=fitted_constant(latency, cite, latency_error), overhead_s=nothing, gap_s=nothing, efficiency=dict.fromkeys(kinds, efficiency)
         )
     return protocols
 
@@ -138,7 +138,8 @@ def _standard_errors(latency: float, slope: float, bytes_: FloatArray, time_s: F
     return float(errors_[0]), float(errors_[1] / scale)
 
 
-def _fitted(value: float, cite: str, standard_error: float | None = None) -> Constant:
+def fitted_constant(value: float, cite: str, standard_error: float | None = None) -> Constant:
+    """A constant with as many digits as mean anything."""
     error = None if standard_error is None else float(f"{standard_error:.2g}")
     return Constant(value=float(f"{value:.4g}"), source="fitted", cite=cite, standard_error=error)
 
@@ -193,11 +194,11 @@ def errors(measured: Measured, profile: LinkProfile) -> FloatArray:
 
 def _protocol(kinds: Sequence[str], base_s: float, overhead_s: list[float], efficiency: list[float], cite: str, algorithms: tuple[str, ...] = ()) -> Protocol:
     def table(values: list[float]) -> ByLinkKind:
-        return {kind: _fitted(value, cite) for kind, value in zip(kinds, values, strict=True)}
+        return {kind: fitted_constant(value, cite) for kind, value in zip(kinds, values, strict=True)}
 
     return Protocol(
         algorithms=algorithms,
-        base_s=_fitted(base_s, cite),
+        base_s=fitted_constant(base_s, cite),
         overhead_s=table(overhead_s),
         gap_s=table([0.0] * len(kinds)),
         efficiency=table(efficiency),

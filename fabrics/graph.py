@@ -128,6 +128,12 @@ class Fabric:
         return np.array([index[kind] for _, _, kind in self.graph.edges(data="kind")], dtype=np.int64)
 
     @cached_property
+    def opposite(self) -> IntArray:
+        """Index of each link's other direction; its own where there is none."""
+        index = {link: i for i, link in enumerate(self.links)}
+        return np.array([index.get((head, tail), i) for (tail, head), i in index.items()], dtype=np.int64)
+
+    @cached_property
     def routes(self) -> "Routes":
         """Shortest paths, found when they are needed."""
         from fabrics.routes import Routes

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from configuration.errors import ConfigurationError
-from fabrics.fitting import Measured, errors, fit_operation
+from fabrics.fitting import Measured, errors, fit_operation, fitted_constant
 from fabrics.loading import load_fabric
 from fabrics.network import FloatArray
-from fabrics.spec import LinkProfile
+from fabrics.spec import LinkProfile, Protocol
 
 LINK_BYTES_PER_S = {"nvlink": 450e9, "shm": 64e9, "socket": 20e9}
 """Rates that the fitted efficiencies refer to: NVLink 4; PCIe 5 x16 (through host memory); sockets have none of their own, a round number is assumed."""
@@ -47,10 +47,45 @@ def read(path: Path, transport: str) -> list[Measured]:
 
 
 def fit(measured: list[Measured], name: str, cite: str) -> LinkProfile:
-    """A profile with the protocols of each operation, fitted on every other size; point-to-point serves what was not measured."""
-    operations = {part.collective: fit_operation(part.alternate(0), cite) for part in measured}
+    """A profile with the protocols of each operation, fitted on every other size; point-to-point serves what was not measured.
+
+    An all-to-all between two loads both directions alike, point-to-point one: where both were measured they tell how much the directions disturb each other.
+    """
+    fitted = {part.collective: part.alternate(0) for part in measured}
+    operations = {collective: fit_operation(part, cite) for collective, part in fitted.items()}
     rest = operations.get("point-to-point") or next(iter(operations.values()))
+    if {"all-to-all", "point-to-point"} <= operations.keys():
+        operations["all-to-all"] = _opposed(operations["all-to-all"], fitted["all-to-all"], rest, cite)
     return LinkProfile(name=name, protocols=rest, operations=operations)
+
+
+def _opposed(both: dict[str, Protocol], measured: Measured, alone: dict[str, Protocol], cite: str) -> dict[str, Protocol]:
+    """Protocols of the all-to-all with the efficiency of one direction alone, taken at a message of the same size, and the share that the other costs."""
+    (kind,) = measured.fabric.kinds
+    rate = float(measured.fabric.bytes_per_s[0])
+    taken = _cheapest(both, kind, rate, measured.bytes / 2)
+    found = {}
+    for i, (name, protocol) in enumerate(both.items()):
+        sizes = measured.bytes[taken == i]
+        together = protocol.efficiency[kind]
+        middle = float(np.median(sizes)) / 2 if len(sizes) else 0.0
+        single = list(alone.values())[int(_cheapest(alone, kind, rate, np.array([middle]))[0])].efficiency[kind]
+        share = min(1.0, max(0.0, single.value / together.value - 1))
+        if share == 0:
+            found[name] = protocol
+            continue
+        share_error = None
+        if single.standard_error is not None and together.standard_error is not None:
+            share_error = (1 + share) * float(np.hypot(single.standard_error / single.value, together.standard_error / together.value))
+        efficiency = fitted_constant(together.value * (1 + share), cite, single.standard_error)
+        found[name] = protocol.model_copy(update={"efficiency": {kind: efficiency}, "opposing": {kind: fitted_constant(share, cite, share_error)}})
+    return found
+
+
+def _cheapest(protocols: dict[str, Protocol], kind: str, bytes_per_s: float, message_bytes: FloatArray) -> FloatArray:
+    """Index of the protocol that sends a message soonest."""
+    times = [protocol.base_s.value + message_bytes / (bytes_per_s * protocol.efficiency[kind].value) for protocol in protocols.values()]
+    return np.asarray(np.argmin(times, axis=0))
 
 
 def score(measured: list[Measured], profile: LinkProfile) -> dict[str, FloatArray]:

@@ -29,6 +29,11 @@ class Network(Protocol):
         """Index into ``kinds`` of each link."""
         ...
 
+    @property
+    def opposite(self) -> IntArray:
+        """Index of each link's other direction; its own where there is none."""
+        ...
+
     def loads(self, src: IntArray, dst: IntArray, size: FloatArray, routing: Routing) -> FloatArray:
         """Bytes on every link when ``size[i]`` bytes go from rank ``src[i]`` to rank ``dst[i]``."""
         ...

@@ -12,7 +12,9 @@ from fabrics.spec import ByLinkKind, LinkProfile
 
 @dataclass(frozen=True)
 class Software:
-    """One protocol on one fabric. ``efficiency`` is per link; ``overhead_s`` and ``gap_s`` are per mask of link kinds on a path: the dearest kind's."""
+    """One protocol on one fabric. ``efficiency`` and ``opposing`` are per link; ``overhead_s`` and ``gap_s`` are per mask of link kinds on a path:
+    the dearest kind's.
+    """
 
     name: str
     algorithms: tuple[str, ...]
@@ -20,6 +22,7 @@ class Software:
     overhead_s: FloatArray
     gap_s: FloatArray
     efficiency: FloatArray
+    opposing: FloatArray
 
 
 def software(profile: LinkProfile, network: Network, collective: str) -> list[Software]:
@@ -33,6 +36,7 @@ def software(profile: LinkProfile, network: Network, collective: str) -> list[So
             overhead_s=_by_mask(_by_kind(network, protocol.overhead_s, f"{where}.{name}.overhead_s")),
             gap_s=_by_mask(_by_kind(network, protocol.gap_s, f"{where}.{name}.gap_s")),
             efficiency=_by_kind(network, protocol.efficiency, f"{where}.{name}.efficiency")[network.kind_index],
+            opposing=_by_kind(network, protocol.opposing, f"{where}.{name}.opposing")[network.kind_index],
         )
         for name, protocol in profile.operations.get(collective, profile.protocols).items()
     ]
@@ -44,7 +48,7 @@ def serves(protocol: Software, algorithm: str) -> bool:
 
 
 def payload_bytes_per_s(profile: LinkProfile, network: Network, collective: str, protocol: str) -> FloatArray:
-    """What each link carries per second under a protocol."""
+    """What each link carries per second under a protocol, with nothing coming the other way."""
     (found,) = [offered for offered in software(profile, network, collective) if offered.name == protocol]
     return network.bytes_per_s * found.efficiency
 

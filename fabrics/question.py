@@ -7,7 +7,7 @@ import numpy as np
 
 from fabrics.bounds import lower_bound
 from fabrics.collectives import IN_SWITCH
-from fabrics.cost import Placement, cost, groups_of
+from fabrics.cost import CollectiveCost, Placement, cost, groups_of
 from fabrics.graph import Fabric
 from fabrics.placement import groups
 from fabrics.profiles import payload_bytes_per_s
@@ -15,9 +15,6 @@ from fabrics.units import bytes_text, rate, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from fabrics.collectives import IN_SWITCH
-from fabrics.cost import CollectiveCost
 
 HOT_LINKS = 8
 
@@ -83,7 +80,7 @@ def answer(fabric: Fabric, question: Question, *, bound: bool = False, seeds: in
     return document | rows[0] if len(rows) == 1 else document
 
 
-def _bound(fabric: Fabric, question: Question, costs: "CollectiveCost", index: int) -> dict[str, Any]:
+def _bound(fabric: Fabric, question: Question, costs: CollectiveCost, index: int) -> dict[str, Any]:
     line = costs.lines[index]
     if line is None:
         return {"lower_bound_s": 0.0, "bound_method": "nothing is sent"}
@@ -111,22 +108,22 @@ def over_seeds(fabric: Fabric, question: Question, size: float, seeds: int) -> d
     }
 
 
-def hot_links(costs: "CollectiveCost", most: int = HOT_LINKS) -> list[dict[str, Any]]:
+def hot_links(costs: CollectiveCost, most: int = HOT_LINKS) -> list[dict[str, Any]]:
     """The busiest links at the largest size: bytes, rate, share of the transfer time that they are busy."""
     index = int(np.argmax(costs.sizes_bytes))
     line = costs.lines[index]
     if line is None:
         return []
-    busy_s = costs.link_bytes(index) / line.payload_bytes_per_s
+    busy_share = costs.busy_share(index)
     return [
         {
             "link": line.network.link_name(link),
             "bytes": float(costs.link_bytes(index)[link]),
             "bytes_per_s": float(line.network.bytes_per_s[link]),
-            "busy_share": float(busy_s[link] / costs.transfer_s[index]),
+            "busy_share": float(busy_share[link]),
         }
-        for link in np.argsort(-busy_s, kind="stable")[:most].tolist()
-        if busy_s[link] > 0
+        for link in np.argsort(-busy_share, kind="stable")[:most].tolist()
+        if busy_share[link] > 0
     ]
 
 

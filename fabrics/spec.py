@@ -50,7 +50,9 @@ class Protocol(Spec):
     """How messages are sent: what one costs in software and what share of a link's rate is payload.
 
     ``base_s``: once per collective. ``overhead_s``: per step that has to wait for the step before it. ``gap_s``: per message that one
-    rank sends without waiting (LogGP's g). A message pays the dearest link kind on its path. ``efficiency``: payload over link rate.
+    rank sends without waiting (LogGP's g). A message pays the dearest link kind on its path. ``efficiency``: payload over link rate
+    in one direction alone. ``opposing``: share of the bytes coming the other way that a link is busy with as well (0: full duplex, 1: both
+    directions share one medium).
     ``algorithms``: the only algorithms that it serves (such as nvls); empty: all that need no sums in switches.
     """
 
@@ -59,12 +61,16 @@ class Protocol(Spec):
     overhead_s: ByLinkKind
     gap_s: ByLinkKind
     efficiency: ByLinkKind
+    opposing: ByLinkKind = Field(default_factory=lambda: {"default": Constant(value=0, source="assumed", cite="full duplex")})
 
     @model_validator(mode="after")
     def _efficient(self) -> Self:
         for kind, constant in self.efficiency.items():
             if not 0 < constant.value <= 1:
                 raise ValueError(f"efficiency.{kind}: must be over 0 and at most 1, got {constant.value:g}")
+        for kind, constant in self.opposing.items():
+            if constant.value > 1:
+                raise ValueError(f"opposing.{kind}: must be at most 1, got {constant.value:g}")
         return self
 
 

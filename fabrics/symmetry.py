@@ -57,6 +57,12 @@ class ClosSymmetry:
         return np.concatenate([np.full(2 * count, rates[part]) for part, count in self._counts.items()])
 
     @cached_property
+    def opposite(self) -> IntArray:
+        """Index of each link's other direction."""
+        parts = [np.roll(np.arange(start, start + 2 * count), count) for start, count in zip(self._start.values(), self._counts.values(), strict=True)]
+        return np.concatenate(parts)
+
+    @cached_property
     def _places(self) -> tuple[IntArray, IntArray, IntArray]:
         """Node, rail and leaf of all ranks."""
         spec = self._spec

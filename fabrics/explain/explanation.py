@@ -57,4 +57,4 @@ def busy(fabric: Fabric, walked: Walk) -> FloatArray | None:
     line = costs.lines[0]
     if line is None:
         return np.zeros(len(fabric.links))
-    return np.asarray(costs.link_bytes(0) / line.payload_bytes_per_s / costs.transfer_s[0])
+    return costs.busy_share(0)

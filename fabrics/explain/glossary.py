@@ -17,7 +17,7 @@ TERMS = (
     ("knee", "size at which latency and transfer are equal"),
 )
 FORMULAS = (
-    ("time of a phase", "software overhead + wire latency + max over links of bytes / (rate x efficiency)"),
+    ("time of a phase", "software overhead + wire latency + max over links of (bytes + opposing x bytes the other way) / (rate x efficiency)"),
     ("ring all-reduce", "2(p-1) steps, 2(p-1)/p of the buffer over each link"),
     ("all-gather, reduce-scatter", "p-1 steps, (p-1)/p of the full vector over each link"),
     ("all-to-all", "p-1 messages at once; leaf bound h(p-h) bytes per pair / (uplinks x rate)"),
@@ -37,7 +37,7 @@ def section(fabric: Fabric) -> Section:
     constants = []
     for name, protocol in fabric.spec.link_profile.protocols.items():
         constants.append(_row(f"{name}.base_s", protocol.base_s))
-        for field in ("overhead_s", "gap_s", "efficiency"):
+        for field in ("overhead_s", "gap_s", "efficiency", "opposing"):
             constants += [_row(f"{name}.{field}.{kind}", constant) for kind, constant in getattr(protocol, field).items()]
     sources = tuple((field, "spec" if not text.startswith("assumed") else "assumed", text) for field, text in fabric.spec.sources.items())
     tables = (

@@ -69,6 +69,8 @@ def test_loads_and_latencies_equal_the_explicit_graph(spec: Clos, seed: int) -> 
     for link in range(len(other)):
         assert load[at[symmetric.link_name(link)]] == pytest.approx(other[link], rel=1e-9, abs=1e-9)
         assert fabric.bytes_per_s[at[symmetric.link_name(link)]] == pytest.approx(symmetric.bytes_per_s[link])
+        back = symmetric.link_name(int(symmetric.opposite[link]))
+        assert fabric.link_name(int(fabric.opposite[at[symmetric.link_name(link)]])) == back
     assert (load / fabric.bytes_per_s).max() == pytest.approx((other / symmetric.bytes_per_s).max())
     (wire_s, mask), (other_wire_s, other_mask) = fabric.latencies(src, dst), symmetric.latencies(src, dst)
     assert other_wire_s == pytest.approx(wire_s)
