@@ -14,6 +14,7 @@ from trainer.checkpoints.storage import AtomicWriter
 from trainer.data import Batches, prepare
 from trainer.model import build_model
 from trainer.optimizer import build_optimizer
+from trainer.parallel.world import World
 from trainer.step import training_step
 
 
@@ -179,7 +180,7 @@ def test_training_goes_on_while_its_state_is_written(trained, tmp_path, monkeypa
         return finish(writer, plan, planner)
 
     monkeypatch.setattr(AtomicWriter, "write_data", late)
-    saver = Saver(tmp_path / "run", keep=1)
+    saver = Saver(tmp_path / "run", World(trained.experiment.plan), keep=1)
     saver.save(2, trained.model, trained.optimizer, experiment=trained.experiment, data_key=trained.data.facts.key, tokenizer=trained.data.tokenizer)
     trained.step(2)
     stepped.set()

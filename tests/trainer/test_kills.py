@@ -76,5 +76,5 @@ def test_a_damaged_newest_checkpoint_never_passes_for_whole(experiment_of, tmp_p
     train(experiment_of("training.tokens=512", "training.checkpoints.interval_steps=1"), run_folder=tmp_path / "run", log=str)
     shard = next(checkpoints_in(tmp_path / "run")[-1].glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(ConfigurationError, match="an older one is .*step-00000001"):
+    with pytest.raises(ConfigurationError, match=r"an older one is .*step-00000001"):
         find_checkpoint(str(tmp_path / "run"))

@@ -5,46 +5,45 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints.folder import Checkpoint, damaged
 from trainer.checkpoints.random_state import set_random_state
-from trainer.checkpoints.state import OPTIMIZER, RANDOM, model_tensors, this_rank
+from trainer.checkpoints.state import MODEL, OPTIMIZER, RANDOM, model_tensors
+from trainer.parallel.layout import as_whole
+from trainer.parallel.world import World
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def load_model_weights(checkpoint: Checkpoint, model: "nn.Module") -> None:
+def load_model_weights(checkpoint: Checkpoint, model: "nn.Module", world: World | None = None) -> None:
     """Put the weights of ``checkpoint`` into ``model``. Raises ConfigurationError when they are cut off or of another model."""
-    _read(checkpoint, model_tensors(model))
+    _read(checkpoint, model_tensors(model, world or World(checkpoint.experiment.plan)))
 
 
-def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer") -> None:
+def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer", world: World | None = None) -> None:
     """Put weights, optimizer state and random states back, so that the next step is the one that would have come.
 
-    A rank that the saving plan did not have keeps the random state it has. Raises ConfigurationError when a file is cut off or of
-    another model; ``model`` may then be half loaded.
+    ``world``: this rank's place; left out, the process holds all. A rank that the saving plan did not have keeps the random state it has.
+    Raises ConfigurationError when a file is cut off or of another model; ``model`` may then be half loaded.
     """
     import torch
 
+    world = world or World(checkpoint.experiment.plan)
     stored = _stored(checkpoint)
+    tensors = model_tensors(model, world)
     parameters = dict(model.named_parameters())
-    own = f"{RANDOM}{this_rank()}."
-    tensors = model_tensors(model)
-    for name, (size, dtype) in stored.items():
-        parameter, _, _ = name.removeprefix(OPTIMIZER).rpartition(".")
-        if name.startswith(OPTIMIZER) and parameter in parameters:
-            like = parameters[parameter]
-            # Moments are shaped and sharded like their parameter, counters are whole on every rank.
-            tensors[name] = torch.zeros_like(like, dtype=dtype) if size == like.shape else torch.zeros(size, dtype=dtype)
-        elif name.startswith(own):
-            tensors[name] = torch.zeros(size, dtype=dtype)
-    _read(checkpoint, tensors)
     moments: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        if name.startswith(OPTIMIZER):
-            parameter, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
-            moments[parameter][key] = tensor
+    for name, (size, dtype) in stored.items():
+        parameter, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
+        if name.startswith(OPTIMIZER) and parameter in parameters:
+            like = parameters[parameter].detach()
+            whole = stored[f"{MODEL}{parameter}"][0]
+            moments[parameter][key] = torch.zeros_like(like, dtype=dtype) if size == whole else torch.zeros(size, dtype=dtype)
+            tensors[name] = as_whole(parameter, moments[parameter][key], world) if size == whole else moments[parameter][key]
+    own = f"{RANDOM}{world.rank}."
+    random = {name.removeprefix(own): torch.zeros(size, dtype=dtype) for name, (size, dtype) in stored.items() if name.startswith(own)}
+    _read(checkpoint, tensors | {f"{own}{device}": state for device, state in random.items()})
     _put_moments(checkpoint, parameters, optimizer, moments)
-    if random := {name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)}:
+    if random:
         set_random_state(random)
 
 

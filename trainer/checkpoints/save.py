@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from configuration.errors import ConfigurationError
 from trainer.checkpoints.folder import SCHEMA_VERSION, TOKENIZER_FILE, checkpoint_folder, clear_unfinished
-from trainer.checkpoints.state import this_rank, training_tensors
+from trainer.checkpoints.state import training_tensors
 from trainer.data.tokenizer import Tokenizer
 from trainer.loop.experiment import Experiment
+from trainer.parallel.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 class Saver:
     """Saves the state of a run: ``save`` copies it and returns, a thread writes the copy. One checkpoint is under way at a time."""
 
-    def __init__(self, run: Path, *, keep: int | None = None) -> None:
+    def __init__(self, run: Path, world: World, *, keep: int | None = None) -> None:
         self.run = run
+        self.world = world
         self.keep = keep
         """Newest checkpoints that stay; None: all."""
         self.last: Path | None = None
@@ -41,14 +43,14 @@ class Saver:
 
         self.wait()
         final = checkpoint_folder(self.run, step)
-        if this_rank() == 0:
+        if self.world.first:
             clear_unfinished(self.run)
         state = {"schema_version": SCHEMA_VERSION, "step": step, "data_key": data_key, "experiment": experiment.as_dict()}
         writer = AtomicWriter(final, state, {TOKENIZER_FILE: tokenizer.to_json()}, self.keep)
         # This stager copies tensors of the CPU too, which training is about to change.
         stager = DefaultStager(StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False))
         silence_torch()
-        future = async_save(training_tensors(model, optimizer), storage_writer=writer, async_stager=stager, process_group=self._own_group())
+        future = async_save(training_tensors(model, optimizer, self.world), storage_writer=writer, async_stager=stager, process_group=self._own_group())
         assert isinstance(future, Future)
         self._under_way = final, future
 
@@ -79,8 +81,8 @@ class Saver:
 def save_checkpoint(
     run: Path, step: int, model: "nn.Module", optimizer: "torch.optim.Optimizer", *, experiment: Experiment, data_key: str, tokenizer: Tokenizer
 ) -> Path:
-    """Save the state after ``step`` steps as a folder of ``run`` and wait for it; returns the folder."""
-    saver = Saver(run)
+    """Save the state that this process holds whole, after ``step`` steps, as a folder of ``run``, and wait for it; returns the folder."""
+    saver = Saver(run, World(experiment.plan))
     saver.save(step, model, optimizer, experiment=experiment, data_key=data_key, tokenizer=tokenizer)
     folder = saver.wait()
     assert folder is not None

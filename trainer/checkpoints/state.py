@@ -6,6 +6,8 @@ Names: ``model.NAME``, ``optimizer.PARAMETER.STATE``, ``random.RANK.DEVICE``. Se
 from typing import TYPE_CHECKING
 
 from trainer.checkpoints.random_state import random_state
+from trainer.parallel.layout import as_whole
+from trainer.parallel.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -14,26 +16,21 @@ if TYPE_CHECKING:
 MODEL, OPTIMIZER, RANDOM = "model.", "optimizer.", "random."
 
 
-def model_tensors(model: "nn.Module") -> "dict[str, torch.Tensor]":
-    """Parameters and persistent buffers under their names; they share the storage of the model."""
-    return {f"{MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+def model_tensors(model: "nn.Module", world: World) -> "dict[str, torch.Tensor]":
+    """Parameters and persistent buffers that this rank has, as parts of the whole ones; they share the storage of the model."""
+    return {f"{MODEL}{name}": as_whole(name, tensor, world) for name, tensor in model.state_dict().items()}
 
 
-def optimizer_tensors(model: "nn.Module", optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
-    """The optimizer's state of every parameter that has one."""
+def optimizer_tensors(model: "nn.Module", optimizer: "torch.optim.Optimizer", world: World) -> "dict[str, torch.Tensor]":
+    """The optimizer's state of every parameter that has one; moments are divided like their parameter, counters are whole everywhere."""
     return {
-        f"{OPTIMIZER}{name}.{key}": value.detach() for name, parameter in model.named_parameters() for key, value in optimizer.state.get(parameter, {}).items()
+        f"{OPTIMIZER}{name}.{key}": as_whole(name, value.detach(), world) if value.shape == parameter.shape else value.detach()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def training_tensors(model: "nn.Module", optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
+def training_tensors(model: "nn.Module", optimizer: "torch.optim.Optimizer", world: World) -> "dict[str, torch.Tensor]":
     """All that the next step depends on, besides the experiment and the number of the step."""
-    random = {f"{RANDOM}{this_rank()}.{device}": state for device, state in random_state().items()}
-    return model_tensors(model) | optimizer_tensors(model, optimizer) | random
-
-
-def this_rank() -> int:
-    """Rank of this process; 0 without a process group."""
-    import torch.distributed as dist
-
-    return dist.get_rank() if dist.is_initialized() else 0
+    random = {f"{RANDOM}{world.rank}.{device}": state for device, state in random_state().items()}
+    return model_tensors(model, world) | optimizer_tensors(model, optimizer, world) | random

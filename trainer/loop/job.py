@@ -14,6 +14,7 @@ from trainer.loop.journal import Journal
 from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, threads_of
 from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
+from trainer.parallel.world import World
 
 
 @dataclass
@@ -80,7 +81,7 @@ def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[st
     torch.manual_seed(training.seed)
     file = None if run_folder is None else run_folder / LOG_FILE
     journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
-    saver = None if run_folder is None else Saver(run_folder, keep=training.checkpoints.keep)
+    saver = None if run_folder is None else Saver(run_folder, World(plan), keep=training.checkpoints.keep)
     job = Job(experiment, run_folder, data, model, optimizer, batches, held_out, journal, saver, step=0)
     if goes_on:
         _go_on(job, log)
