@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.kernels.precision import at_least_fp32, wide
+
 RmsNorm = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def eager(x_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
     """Plain tensor operations; autograd keeps the input, the reciprocal rms and the normalised copy."""
-    x32_ND = x_ND.float()
+    x32_ND = at_least_fp32(x_ND)
     rstd_N1 = x32_ND.pow(2).mean(-1, keepdim=True).add(epsilon).rsqrt()
     return (x32_ND * rstd_N1).to(x_ND.dtype) * weight_D.to(x_ND.dtype)
 
@@ -24,7 +26,7 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=torch.float32)
+        norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=wide(x_ND.dtype))
         rstd_N1 = norm_N1.square_().div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x_ND, rstd_N1, weight_D)
         out_ND: Tensor = (x_ND * rstd_N1).mul_(weight_D).to(x_ND.dtype)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.kernels.precision import at_least_fp32
+
 
 def tables(positions: int, head_width: int, theta: float, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Cosines and sines of all angles, each (positions, C/2) in fp32: angle = position * theta ** (-2 i / C)."""
@@ -19,7 +21,7 @@ def tables(positions: int, head_width: int, theta: float, device: torch.device |
 def _turned(x_BSHC: Tensor, cosine_SC: Tensor, sine_SC: Tensor, sign: int) -> Tensor:
     half = x_BSHC.shape[-1] // 2
     cosine, sine = cosine_SC[:, None, :], sine_SC[:, None, :]
-    x32 = x_BSHC.float()
+    x32 = at_least_fp32(x_BSHC)
     first, second = x32[..., :half], x32[..., half:]
     out = torch.empty_like(x32)
     torch.mul(first, cosine, out=out[..., :half]).addcmul_(second, sine, value=-sign)
@@ -51,5 +53,5 @@ def rope(x_BSHC: Tensor, cosine_SC: Tensor, sine_SC: Tensor) -> Tensor:
 def _fusible(x_BSHC: Tensor, cosine_SC: Tensor, sine_SC: Tensor) -> Tensor:
     """The same without writing into parts of a tensor, which a compiler cannot fuse."""
     cosine, sine = cosine_SC[:, None, :], sine_SC[:, None, :]
-    first, second = x_BSHC.float().chunk(2, -1)
+    first, second = at_least_fp32(x_BSHC).chunk(2, -1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(x_BSHC.dtype)
