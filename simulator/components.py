@@ -21,6 +21,7 @@ class Component(StrEnum):
     EXPERTS = "experts"
     ACTIVATION = "activation"
     COMBINE = "combine"
+    SHARED_EXPERTS = "shared_experts"
     DENSE_FEED_FORWARD = "dense_feed_forward"
     FINAL_NORM = "final_norm"
     HEAD = "head"

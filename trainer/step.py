@@ -10,6 +10,8 @@ from simulator.components import Component, Phase
 from simulator.specs import Plan
 from trainer.measure.scope import backward, phase, scope
 from trainer.model import MoETransformer
+from trainer.model.router import update_selection_biases
+from trainer.split_adamw import SplitAdamW
 
 MicroBatch = tuple[Tensor, Tensor]
 """Inputs and labels, each (B, S) int64."""
@@ -36,15 +38,17 @@ def training_step(model: MoETransformer, optimizer: torch.optim.Optimizer, micro
     """Take ``plan.accumulation`` micro-batches and make one optimizer step with the mean of their gradients."""
     logged = [_forward_backward(model, *next(micro_batches), plan.accumulation) for _ in range(plan.accumulation)]
     with phase(Phase.OPTIMIZER, Component.GRADIENT_CLIPPING):
-        norm = _clip(model, plan.gradient_clipping)
+        norm = _clip(model, optimizer, plan.gradient_clipping)
     with scope(Component.OPTIMIZER):
         optimizer.step()
+    counts_LE = [torch.stack(counts).sum(0) for counts in zip(*(losses.counts_LE for losses in logged), strict=True)]
+    update_selection_biases(model, counts_LE, model.spec.selection_bias_rate)
     optimizer.zero_grad(set_to_none=True)
     return StepLosses(
         _mean([losses.language_model for losses in logged]),
         _mean_if_present([losses.load_balancing for losses in logged]),
         _mean_if_present([losses.router_z for losses in logged]),
-        [torch.stack(counts).sum(0) for counts in zip(*(losses.counts_LE for losses in logged), strict=True)],
+        counts_LE,
         norm,
     )
 
@@ -60,8 +64,10 @@ def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tenso
     return logged
 
 
-def _clip(model: nn.Module, limit: float | None) -> Tensor:
+def _clip(model: nn.Module, optimizer: torch.optim.Optimizer, limit: float | None) -> Tensor:
     """Scale all gradients so that their norm is at most ``limit``; return the norm before that."""
+    if isinstance(optimizer, SplitAdamW):
+        return optimizer.limit_norm(limit)
     if limit is None:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         return nn.utils.get_total_norm(gradients, foreach=False)

@@ -28,7 +28,7 @@ def step_memory(program: Program, plan: Plan) -> Memory:
     base = np.zeros(len(_ROLES))
     base[_ROLES.index(Role.PARAMETER)] = owned["parameters_bytes"]
     base[_ROLES.index(Role.OPTIMIZER_STATE)] = owned["optimizer_bytes"]
-    base[_ROLES.index(Role.BUFFER)] = ITEM_BYTES[ItemKind.FP32] * program.rotary_elements
+    base[_ROLES.index(Role.BUFFER)] = ITEM_BYTES[ItemKind.FP32] * program.buffer_elements
     walk = _Walk(base)
     _walk(program, walk)
     return Memory(

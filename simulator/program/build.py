@@ -15,7 +15,7 @@ from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
-from simulator.program.optimizer import fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
+from simulator.program.optimizer import bias_update, end_of_loop, fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
@@ -36,6 +36,8 @@ class Segment:
     backward: tuple[Operation, ...]
     backward_again: tuple[Operation, ...]
     kept: tuple[Value, ...]
+    biases: tuple[Value, ...]
+    """Selection biases of the router, which the optimizer phase moves."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Program:
     stretches: tuple[Stretch, ...]
     optimizer: tuple[OptimizerStretch, ...]
     accumulation: int
-    rotary_elements: int
-    """Elements of the rotary tables, cosines and sines together, fp32."""
+    buffer_elements: int
+    """Elements of the rotary tables, cosines and sines together, and of the selection biases; fp32."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
     stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
     widths = {group.mixer.head_width for group in model.blocks}
+    biases = sum(stretch.count * value.elements.at(stretch.bindings) for stretch in stretches for value in stretch.segment.biases)
     return Program(
         stretches,
         _optimizer(stretches, plan),
         plan.accumulation,
-        model.maximum_positions * sum(widths),
+        model.maximum_positions * sum(widths) + int(biases),
     )
 
 
@@ -106,7 +109,9 @@ def _kinds(group: BlockGroup) -> tuple[str, DenseFeedForward | MoeFeedForward]:
     if isinstance(feed_forward, DenseFeedForward):
         return group.mixer.qk_norm, DenseFeedForward(hidden_width=1)
     scale = 1.0 if feed_forward.weight_scale == 1 else 2.0
-    return group.mixer.qk_norm, feed_forward.model_copy(update={"experts": 1, "top_k": 1, "expert_width": 1, "weight_scale": scale})
+    factor = None if feed_forward.capacity_factor is None else 1.0
+    one = {"experts": 1, "top_k": 1, "expert_width": 1, "weight_scale": scale, "shared_width": min(feed_forward.shared_width, 1), "capacity_factor": factor}
+    return group.mixer.qk_norm, feed_forward.model_copy(update=one)
 
 
 def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float]:
@@ -118,7 +123,7 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
     rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep)
     return numbers | {
         "F": feed_forward.expert_width, "E": experts, "K": top_k,
-        "L": experts // plan.ep, "Q": rows,
+        "L": experts // plan.ep, "Q": rows, "M": feed_forward.capacity(plan.tokens_per_micro_batch) or 0, "W": feed_forward.shared_width,
     }  # fmt: skip
 
 
@@ -185,6 +190,7 @@ def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early_
         tuple(_backward(graph, forward, uses, early_gradient, accumulating=False)),
         tuple(_backward(graph, forward, uses, early_gradient, accumulating=True)),
         tuple(graph.kept),
+        tuple(value for value in graph.inputs if value.name == "selection_bias"),
     )
 
 
@@ -211,6 +217,16 @@ def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: Val
 
 
 def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
+    biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
+    return (*_parameter_updates(stretches, plan), *biased)
+
+
+@lru_cache(maxsize=256)
+def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
+    return tuple(operation for bias in segment.biases for operation in bias_update(bias))
+
+
+def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
     common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
     made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
     made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
@@ -232,6 +248,8 @@ def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStr
                 made.append(OptimizerStretch(tuple(loop_adamw(run, run[-1])), stretch.count - 1, stretch.bindings))
             last = run[-1]
             previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
+        if previous is not None:
+            made.append(OptimizerStretch((end_of_loop(previous),), 1, common))
     return tuple(made)
 
 
@@ -254,4 +272,5 @@ def _fused_launches() -> tuple[Operation, ...]:
 def _in_module_order(parameters: list[Value]) -> list[Value]:
     """The trainer's order within a block: attention, then feed-forward; each as its module lists them."""
     order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "down"]
+    order += ["shared_gate", "shared_up", "shared_down"]
     return sorted(parameters, key=lambda parameter: order.index(parameter.name))

@@ -18,13 +18,15 @@ class ItemKind(StrEnum):
     BF16 = "bf16"
     INT32 = "int32"
     INT64 = "int64"
+    BOOL = "bool"
 
 
-ITEM_BYTES = {ItemKind.FP32: 4, ItemKind.BF16: 2, ItemKind.INT32: 4, ItemKind.INT64: 8}
+ITEM_BYTES = {ItemKind.FP32: 4, ItemKind.BF16: 2, ItemKind.INT32: 4, ItemKind.INT64: 8, ItemKind.BOOL: 1}
 
 PRECISIONS = {
     "fp32": {ItemKind.COMPUTE: ItemKind.FP32, ItemKind.MASTER: ItemKind.FP32},
     "bf16-mixed": {ItemKind.COMPUTE: ItemKind.BF16, ItemKind.MASTER: ItemKind.FP32},
+    "bf16-split": {ItemKind.COMPUTE: ItemKind.BF16, ItemKind.MASTER: ItemKind.BF16},
     "bf16": {ItemKind.COMPUTE: ItemKind.BF16, ItemKind.MASTER: ItemKind.BF16},
 }
 """What a plan's precision computes in, and what it keeps parameters and states in."""

@@ -75,6 +75,27 @@ def loop_adamw(parameters: Sequence[Value], previous: Value | None) -> list[Oper
     return tape.operations
 
 
+def end_of_loop(last: Value) -> Operation:
+    """The loop returns and lets go of the last quotient; ``last``: its parameter."""
+    tape = _tape(Component.OPTIMIZER)
+    quotient = Value("denominator", last.shape, last.item, Role.TEMPORARY, Component.OPTIMIZER)
+    _emit(tape, "return", Kind.OPTIMIZER, (), (), launches=ZERO, frees=(quotient,))
+    return tape.operations[0]
+
+
+def bias_update(bias: Value) -> list[Operation]:
+    """A step of the selection bias of one layer towards even loads; twin: ``trainer/model/router.py``."""
+    tape = _tape(Component.ROUTER)
+    counts, apart = (tape.new(name, bias.shape, ItemKind.FP32) for name in ("counts", "apart"))
+    mean = tape.new("mean", (ONE,), ItemKind.FP32)
+    _emit(tape, "_to_copy", Kind.POINTWISE, (), (counts,))
+    _emit(tape, "mean", Kind.REDUCE, (counts,), (mean,))
+    _emit(tape, "sub", Kind.POINTWISE, (mean, counts), (apart,))
+    _emit(tape, "sign_", Kind.POINTWISE, (apart,), ())
+    _emit(tape, "add_", Kind.POINTWISE, (bias, apart), (), frees=(counts, mean, apart))
+    return tape.operations
+
+
 def _tape(component: Component) -> Tape:
     tape = Tape(Phase.OPTIMIZER)
     tape.component = component

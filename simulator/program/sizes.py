@@ -22,11 +22,13 @@ SYMBOLS = {
     "K": "experts of a token",
     "Q": "rows that the experts of the busiest rank receive",
     "F": "hidden width of an expert or of a dense feed-forward",
+    "M": "rows that each expert takes, its capacity",
+    "W": "hidden width of the shared experts",
     "P": "positions of the rotary tables",
     "N": "MoE layers of the model",
     "A": "tensors among the parameters",
 }
-"""What each symbol stands for. Symbols of a block (H, G, C, J, E, L, K, Q, F) are its own."""
+"""What each symbol stands for. Symbols of a block (H, G, C, J, E, L, K, Q, F, M, W) are its own."""
 
 Bindings = Mapping[str, float]
 
@@ -73,4 +75,4 @@ def product(sizes: tuple[Size, ...]) -> Size:
     return result
 
 
-B, S, T, D, V, H, G, C, J, E, L, K, Q, F, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFPNA")
+B, S, T, D, V, H, G, C, J, E, L, K, Q, F, M, W, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFMWPNA")

@@ -1,10 +1,13 @@
 """ModelSpec: the shapes of a decoder, and the parameter counts that follow from them."""
 
+from math import ceil
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configuration.spec import Spec
+
+ROUNDING = 1e-9
 
 
 class GroupedQueryAttention(Spec):
@@ -55,6 +58,8 @@ class MoeFeedForward(Spec):
     ``router``: scores are a softmax over the experts, or a sigmoid of each logit. ``normalise_weights`` divides the k chosen scores
     by their sum, ``weight_scale`` multiplies what comes out. ``selection_bias``: a number of each expert is added to the scores when
     the k are chosen, and nowhere else (Wang et al. 2024, arXiv 2408.15664; DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+    ``shared_width``: hidden width of the shared experts, one dense SwiGLU that every token passes; 0 for none. ``capacity_factor``: with
+    one, an expert takes at most this times the mean number of rows in training, and drops the rest (GShard, arXiv 2006.16668).
     """
 
     kind: Literal["moe"] = "moe"
@@ -65,6 +70,8 @@ class MoeFeedForward(Spec):
     normalise_weights: bool = True
     weight_scale: PositiveFloat = 1.0
     selection_bias: bool = False
+    shared_width: NonNegativeInt = 0
+    capacity_factor: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "MoeFeedForward":
@@ -74,15 +81,21 @@ class MoeFeedForward(Spec):
 
     def parameters(self, width: int) -> int:
         """Parameters of the router and of all experts."""
-        return width * self.experts + self.experts * self.expert_parameters(width)
+        return width * self.experts + self.experts * self.expert_parameters(width) + 3 * width * self.shared_width
 
     def active_parameters(self, width: int) -> int:
-        """Parameters that one token uses: the router and ``top_k`` experts."""
-        return width * self.experts + self.top_k * self.expert_parameters(width)
+        """Parameters that one token uses: the router, ``top_k`` experts and the shared ones."""
+        return width * self.experts + self.top_k * self.expert_parameters(width) + 3 * width * self.shared_width
 
     def expert_parameters(self, width: int) -> int:
         """Parameters of one expert."""
         return 3 * width * self.expert_width
+
+    def capacity(self, tokens: int) -> int | None:
+        """Rows that one expert takes of a micro-batch of ``tokens``; None when it takes all. A fraction counts as a whole row."""
+        if self.capacity_factor is None:
+            return None
+        return min(tokens, ceil(self.capacity_factor * tokens * self.top_k / self.experts * (1 - ROUNDING)))
 
 
 Mixer = GroupedQueryAttention
@@ -113,7 +126,8 @@ class ModelSpec(Spec):
 
     ``source`` says where the shapes were published. ``load_balancing_loss`` and ``router_z_loss`` are the coefficients of the two
     auxiliary losses, each the mean over the MoE layers (Switch Transformer, arXiv 2101.03961 eq. 4, extended to top-k;
-    ST-MoE, arXiv 2202.08906 eq. 5); 0 leaves one out.
+    ST-MoE, arXiv 2202.08906 eq. 5); 0 leaves one out. ``selection_bias_rate``: how far the selection bias of an expert goes after each
+    step: up when it got less than the mean, down when more (arXiv 2408.15664, algorithm 1).
     """
 
     name: str
@@ -126,6 +140,7 @@ class ModelSpec(Spec):
     maximum_positions: PositiveInt
     load_balancing_loss: Annotated[float, Field(ge=0)] = 0.01
     router_z_loss: Annotated[float, Field(ge=0)] = 0.001
+    selection_bias_rate: Annotated[float, Field(ge=0)] = 0.001
     blocks: Annotated[list[BlockGroup], Field(min_length=1)]
     training_defaults: TrainingDefaults
 

@@ -91,6 +91,18 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "sigmoid router": ({"blocks": [blocks(moe(router="sigmoid"))]}, {}),
     "sigmoid router, weights neither normalised nor scaled": ({"blocks": [blocks(moe(router="sigmoid", normalise_weights=False))]}, {}),
     "scaled weights": ({"blocks": [blocks(moe(weight_scale=1.5, top_k=4))]}, {}),
+    "selection bias": ({"blocks": [blocks(moe(selection_bias=True))]}, {}),
+    "selection bias of one of two groups": ({"blocks": [blocks(moe(router="sigmoid", selection_bias=True), count=1), blocks(moe())]}, {"global_batch": 6}),
+    "shared experts": ({"blocks": [blocks(moe(shared_width=40))]}, {}),
+    "shared experts, everything eager": (
+        {"blocks": [blocks(moe(shared_width=96))]}, {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}},
+    ),
+    "half the capacity": ({"blocks": [blocks(moe(capacity_factor=0.5))]}, {}),
+    "capacity of all tokens": ({"blocks": [blocks(moe(capacity_factor=8.0))]}, {"global_batch": 4}),
+    "like DeepSeek-V3": (
+        {"blocks": [blocks(moe(capacity_factor=1.25, shared_width=48, router="sigmoid", selection_bias=True, weight_scale=2.5, top_k=3))]},
+        {"implementation": {"experts": "loop"}},
+    ),
     "multi-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=1))]}, {}),
     "grouped-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=2, head_width=32))]}, {}),
     "norm over each head": ({"blocks": [blocks(moe(), attention(kv_heads=2, qk_norm="head"))]}, {}),
@@ -148,9 +160,10 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
-def test_categories_and_peak_are_equal_in_16_bits(precision: str) -> None:
-    spec, plan = resolved({}, {"precision": precision})
-    assert_equal_categories(spec, plan)
+@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3"])
+def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
+    model, plan = SHAPES[name]
+    assert_equal_categories(*resolved(model, plan | {"precision": precision}))
 
 
 @st.composite
@@ -163,8 +176,10 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
     )  # fmt: skip
     experts = draw(st.integers(1, 64))
     mixture = moe(
-        experts=experts, top_k=draw(st.integers(1, min(experts, 8))), expert_width=4 * draw(st.integers(2, 32)), normalise_weights=draw(st.booleans())
-    )
+        experts=experts, top_k=draw(st.integers(1, min(experts, 8))), expert_width=4 * draw(st.integers(2, 32)), normalise_weights=draw(st.booleans()),
+        router=draw(st.sampled_from(["softmax", "sigmoid"])), weight_scale=draw(st.sampled_from([1.0, 2.5])), selection_bias=draw(st.booleans()),
+        shared_width=draw(st.sampled_from([0, 24])), capacity_factor=draw(st.sampled_from([None, 0.7, 1.25])),
+    )  # fmt: skip
     dense = {"kind": "dense", "hidden_width": draw(st.integers(8, 200))}
     groups = draw(st.lists(st.sampled_from([mixture, dense]), min_size=1, max_size=2))
     model = {
@@ -180,6 +195,7 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         "sequence": draw(st.integers(8, 128)),
         "micro_batch": micro_batch,
         "global_batch": micro_batch * draw(st.integers(1, 2)),
+        "routing": draw(st.sampled_from(["learned", "uniform"])),
         "gradient_clipping": draw(st.sampled_from([None, 1.0])),
         "implementation": {
             "norm": draw(st.sampled_from(["eager", "recompute"])),

@@ -1,6 +1,6 @@
-"""A layer of experts: router, permutation, grouped experts, combine; dropless.
+"""A layer of experts: router, permutation, grouped experts, combine, shared experts.
 
-Shapes: T tokens, D width, E experts, K experts a token, R = T K rows, F expert width.
+Shapes: T tokens, D width, E experts, K experts a token, R rows (T K, or E times the capacity), F expert width.
 """
 
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from simulator.components import Component
 from simulator.specs import Implementation, MoeFeedForward
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
-from trainer.kernels.permutation import Order, combine, order_by_expert, permute
+from trainer.kernels.permutation import PERMUTATIONS, Order, Permutation
 from trainer.kernels.swiglu import SWIGLUS
 from trainer.measure.scope import scope
+from trainer.model.capacity import order_with_capacity
+from trainer.model.feed_forward import FeedForward
 from trainer.model.router import Router, RouterRecord, Routing
 
 
@@ -20,8 +22,12 @@ class Experts(nn.Module):
 
     def __init__(self, spec: MoeFeedForward, width: int, implementation: Implementation) -> None:
         super().__init__()
-        self.gate = nn.Parameter(torch.empty(spec.experts, width, spec.expert_width))
-        self.up = nn.Parameter(torch.empty(spec.experts, width, spec.expert_width))
+        self.packed = implementation.experts == "packed"
+        if self.packed:
+            self.gate_up = nn.Parameter(torch.empty(spec.experts, width, 2 * spec.expert_width))
+        else:
+            self.gate = nn.Parameter(torch.empty(spec.experts, width, spec.expert_width))
+            self.up = nn.Parameter(torch.empty(spec.experts, width, spec.expert_width))
         self.down = nn.Parameter(torch.empty(spec.experts, spec.expert_width, width))
         self.linear = GROUPED_LINEARS[implementation.experts]
         self.swiglu = SWIGLUS[implementation.swiglu]
@@ -31,8 +37,11 @@ class Experts(nn.Module):
 
     def _hidden(self, rows_RD: Tensor, weight_R1: Tensor, ends_E: Tensor) -> Tensor:
         with scope(Component.EXPERTS):
-            gate_RF = self.linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
-            up_RF = self.linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
+            if self.packed:
+                gate_RF, up_RF = self.linear(rows_RD, self.gate_up.to(rows_RD.dtype), ends_E).chunk(2, -1)
+            else:
+                gate_RF = self.linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
+                up_RF = self.linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
         with scope(Component.ACTIVATION):
             return self.swiglu(gate_RF, up_RF, weight_R1)
 
@@ -48,19 +57,32 @@ class MoE(nn.Module):
         super().__init__()
         self.router = Router(spec, width, load_balancing=load_balancing, router_z=router_z, uniform=uniform)
         self.experts = Experts(spec, width, implementation)
+        self.permutation = PERMUTATIONS[implementation.permutation]
+        self.shared = FeedForward(width, spec.shared_width, implementation.swiglu, Component.SHARED_EXPERTS) if spec.shared_width else None
+        self.spec = spec
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord]:
-        rows_RD, weight_R1, order, record = _dispatched(x_TD, self.router(x_TD))
+        # Without gradients, in evaluation and generation, nothing is dropped: a token's fate would hang on its neighbours.
+        capacity = self.spec.capacity(x_TD.shape[0]) if torch.is_grad_enabled() else None
+        rows_RD, weight_R1, order, record = _dispatched(x_TD, self.router(x_TD), self.permutation, capacity)
         rows_RD = self.experts(rows_RD, weight_R1, order.ends_E)
         with scope(Component.COMBINE):
-            return combine(rows_RD, order, x_TD.shape[0]), record
+            out_TD = self.permutation.combine(rows_RD, order, x_TD.shape[0])
+        if self.shared is None:
+            return out_TD, record
+        del rows_RD, weight_R1, order
+        shared_TD = self.shared(x_TD)
+        with scope(Component.SHARED_EXPERTS):
+            return out_TD + shared_TD, record
 
 
-def _dispatched(x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor, Order, RouterRecord]:
+def _dispatched(x_TD: Tensor, routing: Routing, permutation: Permutation, capacity: int | None) -> tuple[Tensor, Tensor, Order, RouterRecord]:
     weight_TK, expert_TK, record = routing
     del routing
     with scope(Component.PERMUTATION):
-        order = order_by_expert(expert_TK, record.counts_E)
-        weight_R1 = weight_TK.flatten().index_select(0, order.slot_R)[:, None]
+        order, empty_R1 = (permutation.order(expert_TK, record.counts_E), None) if capacity is None else order_with_capacity(expert_TK, record.counts_E, capacity)
+        weight_R1 = permutation.reorder(weight_TK, order)[:, None]
         del weight_TK
-        return permute(x_TD, order), weight_R1, order, record
+        if empty_R1 is not None:
+            weight_R1 = weight_R1.masked_fill(empty_R1, 0)
+        return permutation.permute(x_TD, order), weight_R1, order, record

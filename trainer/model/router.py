@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simulator.components import Component
 from simulator.specs import MoeFeedForward
+from trainer.kernels.precision import at_least_fp32
 from trainer.measure.scope import scope
 
 TINY = 1e-20
@@ -53,7 +54,7 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Routing:
         with scope(Component.ROUTER):
-            logits_TE = F.linear(x_TD.float(), self.weight.float())
+            logits_TE = F.linear(at_least_fp32(x_TD), at_least_fp32(self.weight))
             score_TE = logits_TE.softmax(-1) if self.spec.router == "softmax" else logits_TE.sigmoid()
             if not self.router_z:
                 del logits_TE
@@ -62,7 +63,7 @@ class Router(nn.Module):
                 weight_TK = normalised(weight_TK, guarded=self.spec.router == "sigmoid" or self.uniform or self.spec.selection_bias)
             if self.spec.weight_scale != 1:
                 weight_TK = weight_TK * self.spec.weight_scale
-            counts_E = expert_TK.flatten().bincount(minlength=self.spec.experts)
+            counts_E = counted(expert_TK, self.spec.experts)
         with scope(Component.AUXILIARY_LOSSES):
             balance = load_balancing_loss(self._probability(score_TE), counts_E) if self.load_balancing else None
             z = router_z_loss(logits_TE) if self.router_z else None
@@ -81,6 +82,13 @@ class Router(nn.Module):
     def _probability(self, score_TE: Tensor) -> Tensor:
         """Scores that add up to one for each token (DeepSeek-V3, arXiv 2412.19437, eq. 19): the balancing loss has no minimum in others."""
         return score_TE if self.spec.router == "softmax" else normalised(score_TE, guarded=True)
+
+
+def counted(expert_TK: Tensor, experts: int) -> Tensor:
+    """Choices of each expert, (E,) int64. On CUDA by comparison, since ``bincount`` makes the host wait."""
+    if expert_TK.is_cuda or torch.compiler.is_compiling():
+        return (expert_TK.flatten()[:, None] == torch.arange(experts, device=expert_TK.device)).sum(0)
+    return expert_TK.flatten().bincount(minlength=experts)
 
 
 def normalised(score_NM: Tensor, *, guarded: bool) -> Tensor:
@@ -103,3 +111,19 @@ def load_balancing_loss(probability_TE: Tensor, counts_E: Tensor) -> Tensor:
 def router_z_loss(logits_TE: Tensor) -> Tensor:
     """Mean square of the log of the softmax's denominator (arXiv 2202.08906 eq. 5)."""
     return logits_TE.logsumexp(-1).square().mean()
+
+
+def update_selection_biases(model: nn.Module, counts_LE: list[Tensor], rate: float) -> None:
+    """Move the bias of each expert by ``rate``: up where it got fewer tokens than the mean of its layer, down where it got more.
+
+    ``counts_LE``: tokens of each expert in all micro-batches of the step, of all ranks, by MoE layer. (arXiv 2408.15664, algorithm 1)
+    """
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    with torch.no_grad(), scope(Component.ROUTER):
+        for router, counts_E in zip(routers, counts_LE, strict=True):
+            if router.spec.selection_bias:
+                _move(router.selection_bias, counts_E.float(), rate)
+
+
+def _move(bias_E: Tensor, counts_E: Tensor, rate: float) -> None:
+    bias_E.add_((counts_E.mean() - counts_E).sign_(), alpha=rate)

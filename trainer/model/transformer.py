@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from simulator.components import Component
 from simulator.specs import ModelSpec, MoeFeedForward, Plan
 from simulator.specs.model import BlockGroup
+from trainer.kernels.cross_entropy import linear_cross_entropy
+from trainer.kernels.precision import at_least_fp32
 from trainer.kernels.rope import tables
 from trainer.measure.scope import scope
 from trainer.model.attention import Attention
@@ -49,11 +51,11 @@ class Block(nn.Module):
                 load_balancing=model.load_balancing_loss > 0, router_z=model.router_z_loss > 0, uniform=plan.routing == "uniform",
             )  # fmt: skip
         else:
-            self.feed_forward = FeedForward(group.feed_forward, model.width, implementation.swiglu)
+            self.feed_forward = FeedForward(model.width, group.feed_forward.hidden_width, implementation.swiglu)
 
     def forward(
-        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], records: list[RouterRecord], cache: KVCache | None = None, layer: int = 0
-    ) -> Tensor:
+        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0
+    ) -> tuple[Tensor, RouterRecord | None]:
         with scope(Component.ATTENTION_NORM):
             normalised_TD = self.attention_norm(x_TD)
         mixed_TD = self.attention(normalised_TD, batch, angles, cache, layer)
@@ -65,11 +67,10 @@ class Block(nn.Module):
         if isinstance(self.feed_forward, FeedForward):
             fed_TD = self.feed_forward(normalised_TD)
             with scope(Component.DENSE_FEED_FORWARD):
-                return x_TD.add(fed_TD)
+                return x_TD.add(fed_TD), None
         fed_TD, record = self.feed_forward(normalised_TD)
-        records.append(record)
         with scope(Component.COMBINE):
-            return x_TD.add(fed_TD)
+            return x_TD.add(fed_TD), record
 
 
 class MoETransformer(nn.Module):
@@ -81,6 +82,7 @@ class MoETransformer(nn.Module):
     def __init__(self, spec: ModelSpec, plan: Plan) -> None:
         super().__init__()
         self.spec = spec
+        self.in_place_cross_entropy = plan.implementation.cross_entropy == "in-place"
         self.compute_dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
         self.embedding = nn.Parameter(torch.empty(spec.vocabulary, spec.width))
         self.blocks = nn.ModuleList([Block(group, spec, plan) for group in spec.blocks for _ in range(group.count)])
@@ -108,10 +110,14 @@ class MoETransformer(nn.Module):
 
     def _cross_entropy(self, inputs_BS: Tensor, labels_BS: Tensor, records: list[RouterRecord]) -> Tensor:
         x_TD = self._final(self._decoded(inputs_BS, records))
+        if self.in_place_cross_entropy:
+            with scope(Component.HEAD):
+                weight_VD = (self.embedding if self.head is None else self.head.weight).to(x_TD.dtype)
+                return linear_cross_entropy(x_TD, weight_VD, labels_BS.flatten())
         with scope(Component.HEAD):
             logits_TV = self._logits(x_TD)
         with scope(Component.CROSS_ENTROPY):
-            loss_logits_TV = logits_TV.float()
+            loss_logits_TV = at_least_fp32(logits_TV)
             del logits_TV
             log_probability_TV = F.log_softmax(loss_logits_TV, -1)
             del loss_logits_TV
@@ -120,12 +126,12 @@ class MoETransformer(nn.Module):
     def logits(self, inputs_BS: Tensor, cache: KVCache | None = None) -> Tensor:
         """Next-token logits (B, S, V) in fp32; with a cache, ``inputs`` are the positions after those it holds."""
         x_TD = self._final(self._decoded(inputs_BS, [], cache))
-        return self._logits(x_TD).float().view(*inputs_BS.shape, -1)
+        return at_least_fp32(self._logits(x_TD)).view(*inputs_BS.shape, -1)
 
     def token_losses(self, inputs_BS: Tensor, labels_BS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Language-model loss of each token (B, S) and tokens of each expert by MoE layer, for evaluation without gradients."""
         records: list[RouterRecord] = []
-        logits_TV = self._logits(self._final(self._decoded(inputs_BS, records))).float()
+        logits_TV = at_least_fp32(self._logits(self._final(self._decoded(inputs_BS, records))))
         losses_T = F.cross_entropy(logits_TV, labels_BS.flatten(), reduction="none")
         return losses_T.view(labels_BS.shape), [record.counts_E for record in records]
 
@@ -136,7 +142,7 @@ class MoETransformer(nn.Module):
         for block in self._blocks():
             angles = self._angles(block, 0, inputs_BS.shape[1])
             weights.append(block.attention.weights(block.attention_norm(x_TD), inputs_BS.shape[0], angles))
-            x_TD = block(x_TD, inputs_BS.shape[0], angles, [])
+            x_TD, _ = block(x_TD, inputs_BS.shape[0], angles)
         return weights
 
     def _decoded(self, inputs_BS: Tensor, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
@@ -144,7 +150,9 @@ class MoETransformer(nn.Module):
         start = cache.positions if cache is not None else 0
         x_TD = self._embedded(inputs_BS)
         for layer, block in enumerate(self._blocks()):
-            x_TD = block(x_TD, batch, self._angles(block, start, start + new), records, cache, layer)
+            x_TD, record = block(x_TD, batch, self._angles(block, start, start + new), cache, layer)
+            if record is not None:
+                records.append(record)
         return x_TD
 
     def _embedded(self, inputs_BS: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from simulator.components import Component
 from simulator.program.graph import Graph, ItemKind, Value
-from simulator.program.sizes import D, F, T
+from simulator.program.sizes import D, F, Size, T
 
 COMPUTE = ItemKind.COMPUTE
 
@@ -10,11 +10,17 @@ COMPUTE = ItemKind.COMPUTE
 def dense(graph: Graph, x: Value) -> Value:
     """x + down(silu(gate(n)) * up(n)) for n = norm(x); x is (T, D)."""
     norm = graph.parameter("feed_forward_norm", (D,), Component.FEED_FORWARD_NORM)
-    gate, up = (graph.parameter(name, (F, D), Component.DENSE_FEED_FORWARD) for name in ("gate", "up"))
-    down = graph.parameter("down", (D, F), Component.DENSE_FEED_FORWARD)
     (normalised,) = graph.add("norm", Component.FEED_FORWARD_NORM, (x, norm), ("normalised", (T, D), COMPUTE))
-    gated, upped = (graph.add("linear", Component.DENSE_FEED_FORWARD, (normalised, weight), (weight.name, (T, F), COMPUTE))[0] for weight in (gate, up))
-    (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped), ("hidden", (T, F), COMPUTE))
-    (out,) = graph.add("linear", Component.DENSE_FEED_FORWARD, (hidden, down), ("out", (T, D), COMPUTE))
+    out = feed_forward(graph, normalised, F, Component.DENSE_FEED_FORWARD)
     (x,) = graph.add("add", Component.DENSE_FEED_FORWARD, (x, out), ("x", (T, D), COMPUTE))
     return x
+
+
+def feed_forward(graph: Graph, x: Value, width: Size, component: Component, prefix: str = "") -> Value:
+    """down(silu(gate(x)) * up(x)) of a hidden ``width``; parameters of ``component``, their names begin with ``prefix``."""
+    gate, up = (graph.parameter(f"{prefix}{name}", (width, D), component) for name in ("gate", "up"))
+    down = graph.parameter(f"{prefix}down", (D, width), component)
+    gated, upped = (graph.add("linear", component, (x, weight), (weight.name, (T, width), COMPUTE))[0] for weight in (gate, up))
+    (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped), ("hidden", (T, width), COMPUTE))
+    (out,) = graph.add("linear", component, (hidden, down), ("out", (T, D), COMPUTE))
+    return out

@@ -2,11 +2,12 @@
 
 from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Value
-from simulator.program.sizes import ONE, D, E, F, K, T
+from simulator.program.layers.dense import feed_forward
+from simulator.program.sizes import ONE, D, E, F, K, M, T, W
 from simulator.specs import MoeFeedForward
 
 COMPUTE, FP32, INT64 = ItemKind.COMPUTE, ItemKind.FP32, ItemKind.INT64
-ROWS = T * K
+
 
 
 def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, router_z: bool, uniform: bool) -> tuple[Value, list[Value]]:
@@ -22,7 +23,8 @@ def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, r
     (normalised,) = graph.add("norm", Component.FEED_FORWARD_NORM, (x, norm), ("normalised", (T, D), COMPUTE))
     (logits,) = graph.add("router_logits", Component.ROUTER, (normalised, router), ("logits", (T, E), FP32))
     (scores,) = graph.add(spec.router, Component.ROUTER, (logits,), ("scores", (T, E), FP32))
-    weights, experts = _chosen(graph, scores, spec, uniform=uniform)
+    bias = graph.input("selection_bias", (E,), FP32, Role.BUFFER) if spec.selection_bias else None
+    weights, experts = _chosen(graph, scores, bias, uniform=uniform)
     if spec.normalise_weights:
         guarded = spec.router == "sigmoid" or uniform or spec.selection_bias
         (weights,) = graph.add("normalise_guarded" if guarded else "normalise", Component.ROUTER, (weights,), ("weights", (T, K), FP32))
@@ -39,29 +41,45 @@ def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, r
     if router_z:
         losses += graph.add("router_z_loss", Component.AUXILIARY_LOSSES, (logits,), ("router_z", (ONE,), FP32))
 
-    slot, token, ends = graph.add(
-        "order", Component.PERMUTATION, (experts, counts), ("slot", (ROWS,), INT64), ("token", (ROWS,), INT64), ("ends", (E,), ItemKind.INT32)
-    )
-    (row_weights,) = graph.add("permute", Component.PERMUTATION, (weights.viewed((ROWS, ONE)), slot), ("row_weights", (ROWS, ONE), FP32))
-    (rows,) = graph.add("permute", Component.PERMUTATION, (normalised, token), ("rows", (ROWS, D), COMPUTE))
-    gated, upped = (graph.add("experts_linear", Component.EXPERTS, (rows, weight, ends), (weight.name, (ROWS, F), COMPUTE))[0] for weight in (gate, up))
-    (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped, row_weights), ("hidden", (ROWS, F), COMPUTE))
-    (returned,) = graph.add("experts_linear", Component.EXPERTS, (hidden, down, ends), ("returned", (ROWS, D), COMPUTE))
+    slot, token, ends, row_weights = _ordered(graph, experts, counts, weights, spec)
+    count = slot.shape[0]
+    (rows,) = graph.add("permute", Component.PERMUTATION, (normalised, token), ("rows", (count, D), COMPUTE))
+    gated, upped = (graph.add("experts_linear", Component.EXPERTS, (rows, weight, ends), (weight.name, (count, F), COMPUTE))[0] for weight in (gate, up))
+    (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped, row_weights), ("hidden", (count, F), COMPUTE))
+    (returned,) = graph.add("experts_linear", Component.EXPERTS, (hidden, down, ends), ("returned", (count, D), COMPUTE))
     (out,) = graph.add("combine", Component.COMBINE, (returned, token), ("out", (T, D), COMPUTE))
+    if spec.shared_width:
+        shared = feed_forward(graph, normalised, W, Component.SHARED_EXPERTS, "shared_")
+        (out,) = graph.add("add", Component.SHARED_EXPERTS, (out, shared), ("out", (T, D), COMPUTE))
     (x,) = graph.add("add", Component.COMBINE, (x, out), ("x", (T, D), COMPUTE))
     return x, losses
 
 
-def _chosen(graph: Graph, scores: Value, spec: MoeFeedForward, *, uniform: bool) -> tuple[Value, Value]:
+def _chosen(graph: Graph, scores: Value, bias: Value | None, *, uniform: bool) -> tuple[Value, Value]:
     """Scores and numbers of the experts of each token."""
     weights, experts = ("weights", (T, K), FP32), ("experts", (T, K), INT64)
     if uniform:
         (chosen,) = graph.add("take_turns", Component.ROUTER, (), experts)
-    elif spec.selection_bias:
-        bias = graph.input("selection_bias", (E,), FP32, Role.BUFFER)
+    elif bias is not None:
         (chosen,) = graph.add("biased_topk", Component.ROUTER, (scores, bias), experts)
     else:
         first, second = graph.add("topk", Component.ROUTER, (scores,), weights, experts)
         return first, second
     (weight,) = graph.add("gather_scores", Component.ROUTER, (scores, chosen), weights)
     return weight, chosen
+
+
+def _ordered(graph: Graph, experts: Value, counts: Value, weights: Value, spec: MoeFeedForward) -> tuple[Value, Value, Value, Value]:
+    """Rows in the order of their experts: choice and token of each, where each expert's end, and the weight of each."""
+    rows = T * K if spec.capacity_factor is None else E * M
+    listed = [("slot", (rows,), INT64), ("token", (rows,), INT64), ("ends", (E,), ItemKind.INT32)]
+    operation = "order"
+    if spec.capacity_factor is not None:
+        operation = "order_with_capacity"
+        listed.append(("empty", (rows, ONE), ItemKind.BOOL))
+    slot, token, ends, *empty = graph.add(operation, Component.PERMUTATION, (experts, counts), *listed)
+    flat = weights.viewed((T * K, ONE))
+    (row_weights,) = graph.add("permute", Component.PERMUTATION, (flat, slot), ("row_weights", (rows, ONE), FP32))
+    if empty:
+        (row_weights,) = graph.add("mask", Component.PERMUTATION, (row_weights, *empty), ("row_weights", (rows, ONE), FP32))
+    return slot, token, ends, row_weights

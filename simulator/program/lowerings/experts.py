@@ -4,7 +4,7 @@ from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast
 from simulator.program.operations import Gemm
-from simulator.program.sizes import ZERO
+from simulator.program.sizes import ZERO, M
 from simulator.program.tape import Backward, Forward, Gradients
 
 POINTWISE, GATHER, SCATTER = Kind.POINTWISE, Kind.GATHER, Kind.SCATTER
@@ -16,6 +16,40 @@ def lower_order(tape: Forward, node: Node) -> None:
     tape.emit("sort", Kind.SORT, (experts,), (activation(tape, "sorted", slot.shape, ItemKind.INT64), slot))
     tape.emit("floor_divide", POINTWISE, (slot,), (token,))
     tape.emit("cumsum", POINTWISE, (counts,), (ends,))
+
+
+def lower_order_with_capacity(tape: Forward, node: Node) -> None:
+    """Sort the choices by expert, then take as many of each as it has rows; nothing here has a gradient."""
+    (experts, counts), (slot, token, ends, empty) = node.inputs, node.outputs
+    choices, row_of = experts.elements, slot.shape
+    ordered, place = activation(tape, "sorted", (choices,), ItemKind.INT64), activation(tape, "place", (M,), ItemKind.INT64)
+    tape.emit("sort", Kind.SORT, (experts,), (activation(tape, "sorted", (choices,), ItemKind.INT64), ordered))
+    tape.emit("arange", POINTWISE, (), (place,))
+    tape.emit("ge", POINTWISE, (place, counts), (empty,))
+    summed, first = (activation(tape, name, counts.shape, ItemKind.INT64) for name in ("summed", "first"))
+    tape.emit("cumsum", POINTWISE, (counts,), (summed,))
+    tape.emit("sub", POINTWISE, (summed, counts), (first,))
+    row = activation(tape, "row", row_of, ItemKind.INT64)
+    tape.emit("add", POINTWISE, (first, place), (row,))
+    tape.emit("clamp_", POINTWISE, (row,), (row,))
+    tape.emit("index_select", GATHER, (ordered, row), (slot,))
+    tape.emit("arange", POINTWISE, (), (ends,))
+    tape.emit("mul_", POINTWISE, (ends,), (ends,))
+    # What has a name lives until the order returns.
+    tape.emit("floor_divide", POINTWISE, (slot, ordered, place, first, row), (token,), traffic=(slot, token))
+
+
+def lower_mask(tape: Forward, node: Node) -> None:
+    """Zero where the mask is set; keeps the mask."""
+    (x, mask), (out,) = node.inputs, node.outputs
+    tape.emit("masked_fill", POINTWISE, (x, mask), (out,))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        grad = back.new("x.grad", x.shape, x.item)
+        back.emit("masked_fill", POINTWISE, (*gradients, mask), (grad,))
+        return grad, None
+
+    tape.record((x, mask), (out,), (mask,), rule)
 
 
 def lower_permute(tape: Forward, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 from simulator.program.lowerings.attention import lower_attention, lower_rope
 from simulator.program.lowerings.basic import lower_add, lower_linear
-from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_order, lower_permute
+from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_mask, lower_order, lower_order_with_capacity, lower_permute
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.router import (
@@ -48,6 +48,8 @@ def lowerings(implementation: Implementation) -> dict[str, Lowering]:
         "load_balancing_loss": lower_load_balancing,
         "router_z_loss": lower_router_z,
         "order": lower_order,
+        "order_with_capacity": lower_order_with_capacity,
+        "mask": lower_mask,
         "permute": lower_permute,
         "experts_linear": EXPERT_LOWERINGS[implementation.experts],
         "swiglu": SWIGLU_LOWERINGS[implementation.swiglu],

@@ -104,7 +104,7 @@ def test_a_report_says_where_its_numbers_come_from() -> None:
 
 
 def test_every_parameter_has_an_owner_and_no_owner_is_idle() -> None:
-    mixed = load_model("tiny-moe", {"tied_embeddings": False, "blocks.0.mixer.qk_norm": "head"})
+    mixed = load_model("tiny-moe", {"tied_embeddings": False, "blocks.0.mixer.qk_norm": "head", "blocks.0.feed_forward.shared_width": 8})
     blocks = [mixed.blocks[0], mixed.blocks[0].model_copy(update={"feed_forward": load_model("tiny-moe", {"blocks": [DENSE]}).blocks[0].feed_forward})]
     spec = mixed.model_copy(update={"blocks": blocks})
     model = build_model(spec, load_plan(spec)[0], seed=0)

@@ -29,7 +29,7 @@ from trainer.model.router import load_balancing_loss, normalised, router_z_loss
 
 NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "E": 4, "K": 2, "F": 24, "V": 32}
 ROWS = T * K
-COMPUTE, MASTER, FP32, INT32, INT64 = ItemKind.COMPUTE, ItemKind.MASTER, ItemKind.FP32, ItemKind.INT32, ItemKind.INT64
+COMPUTE, MASTER, FP32, INT32, INT64, BOOL = (ItemKind[name] for name in ("COMPUTE", "MASTER", "FP32", "INT32", "INT64", "BOOL"))
 DTYPES = {ItemKind.FP32: torch.float32, ItemKind.BF16: torch.bfloat16, ItemKind.INT32: torch.int32, ItemKind.INT64: torch.int64}
 
 
@@ -98,6 +98,7 @@ KERNELS = {
     "normalised weights": Kernel("normalise", (((T, K), FP32),), (((T, K), FP32),), lambda x: normalised(x, guarded=False)),
     "load-balancing loss": Kernel("load_balancing_loss", (((T, E), FP32), ((E,), INT64)), (((ONE,), FP32),), load_balancing_loss),
     "router z-loss": Kernel("router_z_loss", (((T, E), FP32),), (((ONE,), FP32),), router_z_loss),
+    "mask": Kernel("mask", (((ROWS, ONE), FP32), ((ROWS, ONE), BOOL)), (((ROWS, ONE), FP32),), lambda x, mask: x.masked_fill(mask, 0)),
     "permutation": Kernel("permute", (((T, D), COMPUTE), ((ROWS,), INT64)), (((ROWS, D), COMPUTE),), lambda x, token: permute(x, order_of(token))),
     "combine": Kernel("combine", (((ROWS, D), COMPUTE), ((ROWS,), INT64)), (((T, D), COMPUTE),), lambda rows, token: combine(rows, order_of(token), 10)),
     "cross-entropy": Kernel(
@@ -137,6 +138,8 @@ def tensor_for(value: Value, generator: torch.Generator) -> Tensor:
     shape = [round(size.at(NUMBERS)) for size in value.shape]
     if value.item is INT32:
         return torch.arange(1, shape[0] + 1, dtype=torch.int32) * 5
+    if value.item is BOOL:
+        return torch.zeros(shape, dtype=torch.bool)
     if value.item is INT64:
         return torch.randint(4, shape, generator=generator)
     return torch.rand(shape, generator=generator).to(DTYPES[value.item]).requires_grad_()
@@ -160,6 +163,6 @@ def test_kernels_and_lowerings_go_by_the_same_names() -> None:
 
 
 def test_every_lowering_but_those_without_gradient_is_compared() -> None:
-    without_gradient = {"count", "order", "take_turns", "biased_topk"}
+    without_gradient = {"count", "order", "order_with_capacity", "take_turns", "biased_topk"}
     whole_model = {"total_loss"}
     assert {kernel.operation for kernel in KERNELS.values()} == set(lowerings(PLAIN)) - without_gradient - whole_model
