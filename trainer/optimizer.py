@@ -5,6 +5,7 @@ from torch import nn
 
 from simulator.specs import Plan
 from trainer.specs import TrainingSpec
+from trainer.split_adamw import SplitAdamW
 
 _DEFAULTS = TrainingSpec()
 
@@ -17,10 +18,12 @@ def build_optimizer(
     weight_decay: float,
     betas: tuple[float, float] = _DEFAULTS.adam_betas,
     epsilon: float = _DEFAULTS.adam_epsilon,
-) -> torch.optim.AdamW:
+) -> torch.optim.AdamW | SplitAdamW:
     """AdamW by the plan's implementation; matrices decay, norms do not."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if plan.precision == "bf16-split":
+        return SplitAdamW(groups, lr=learning_rate, betas=betas, eps=epsilon)
     fused = plan.implementation.optimizer == "fused"
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon, fused=fused, foreach=False)

@@ -14,15 +14,20 @@ class Implementation(Spec):
     """Which kernel does each operation; the trainer registers kernels and the simulator lowerings under these names.
 
     ``eager`` norms and SwiGLU are written in plain tensor operations and keep every intermediate; ``recompute`` keeps the
-    inputs alone and computes the rest again in backward. ``experts``: one grouped GEMM, or a loop of one GEMM an expert.
+    inputs alone and computes the rest again in backward. ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
+    and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert. ``permutation``: ``index_add`` sums rows into zeros,
+    ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient.
+    ``compile``: each decoder block and the final norm through torch.compile, which fuses what is written in plain operations.
     """
 
     attention: Literal["sdpa"] = "sdpa"
     norm: Literal["eager", "recompute"] = "recompute"
     swiglu: Literal["eager", "recompute"] = "recompute"
-    experts: Literal["grouped", "loop"] = "grouped"
-    cross_entropy: Literal["eager"] = "eager"
+    permutation: Literal["index_add", "gather"] = "index_add"
+    experts: Literal["grouped", "packed", "loop"] = "grouped"
+    cross_entropy: Literal["eager", "in-place"] = "eager"
     optimizer: Literal["fused", "for-loop"] = "fused"
+    compile: Literal["none", "block"] = "none"
 
 
 class Plan(Spec):
@@ -41,6 +46,9 @@ class Plan(Spec):
     micro-batch, or (``global``) of the micro-batches that all data-parallel ranks run at the same time.
     ``routing``: ``uniform`` deals tokens to experts in turn, whatever the router says, so that every expert gets the same number of
     rows: for benchmarks.
+    ``precision``: ``bf16-mixed`` casts fp32 weights for every use; ``bf16-split`` trains the same fp32 weights, of which parameters are the
+    upper 16 bits and the optimizer holds the lower ones, so that weights and gradients are bf16 wherever they are used, and gradients
+    accumulate in bf16; ``bf16`` has no fp32 weights.
     """
 
     ranks: PositiveInt = 1
@@ -59,7 +67,7 @@ class Plan(Spec):
     auxiliary_loss_scope: Literal["micro_batch", "global"] = "micro_batch"
     recomputation: Literal["none"] = "none"
     routing: Literal["learned", "uniform"] = "learned"
-    precision: Literal["fp32", "bf16-mixed", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed", "bf16-split", "bf16"] = "fp32"
     gradient_clipping: PositiveFloat | None = 1.0
     overlap_gradient_sync: bool = True
     gradient_bucket_bytes: PositiveInt = 25 * 2**20

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simulator.components import Component
+from trainer.kernels.precision import at_least_fp32
+from trainer.measure.scope import scope
+
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """Keeps hidden states, weight, and the logits' gradient, which takes the logits' place; no fp32 copy of the logits is made on CUDA."""
@@ -16,15 +20,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:
         logits_TV = x_TD @ weight_VD.t()
         with_gradient = any(ctx.needs_input_grad)
-        if logits_TV.is_cuda:
-            from trainer.kernels.triton.cross_entropy import cross_entropy_
+        with scope(Component.CROSS_ENTROPY):
+            if logits_TV.is_cuda:
+                from trainer.kernels.triton.cross_entropy import cross_entropy_
 
-            loss_T = cross_entropy_(logits_TV, labels_T, with_gradient=with_gradient)
-        else:
-            loss_T, logits_TV = _plain(logits_TV, labels_T)
-        if with_gradient:
-            ctx.save_for_backward(x_TD, weight_VD, logits_TV)
-        return loss_T.mean()
+                loss_T = cross_entropy_(logits_TV, labels_T, with_gradient=with_gradient)
+            else:
+                loss_T, logits_TV = _plain(logits_TV, labels_T)
+            if with_gradient:
+                ctx.save_for_backward(x_TD, weight_VD, logits_TV)
+            return loss_T.mean()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -38,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _plain(logits_TV: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
     """The same in tensor operations."""
     place_T1 = labels_T[:, None]
-    wide_TV = logits_TV.float()
+    wide_TV = at_least_fp32(logits_TV)
     log_sum_T1 = wide_TV.logsumexp(-1, keepdim=True)
     loss_T = (log_sum_T1 - wide_TV.gather(1, place_T1)).squeeze(1)
     wide_TV = wide_TV.sub_(log_sum_T1).exp_().scatter_add_(1, place_T1, torch.full_like(log_sum_T1, -1.0)).div_(labels_T.numel())

@@ -53,4 +53,4 @@ def loop(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     return _Loop.apply(x_RI, weight_EIO, ends_E)  # type: ignore[no-untyped-call, no-any-return]
 
 
-GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "loop": loop}
+GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "packed": grouped, "loop": loop}

@@ -5,6 +5,7 @@ from torch import nn
 
 from configuration.errors import ConfigurationError
 from simulator.specs import ModelSpec, Plan
+from trainer.model.compilation import compile_blocks
 from trainer.model.linear import RMSNorm
 from trainer.model.transformer import MoETransformer
 
@@ -21,10 +22,13 @@ def build_model(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") 
     _check_alignment(spec, plan)
     model = MoETransformer(spec, plan)
     initialise(model, seed)
-    if plan.precision == "bf16":
+    if plan.precision in ("bf16", "bf16-split"):
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
-    return model.to(device)
+    model.to(device)
+    if plan.implementation.compile == "block":
+        compile_blocks(model)
+    return model
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -39,12 +43,15 @@ def initialise(model: nn.Module, seed: int) -> None:
                 continue
             writes_to_residual = name.endswith(("attention.output.weight", "down", "down.weight"))
             deviation = INITIAL_DEVIATION / (2 * layers) ** 0.5 if writes_to_residual else INITIAL_DEVIATION
-            parameter.normal_(0.0, deviation, generator=generator)
+            # Gate and up are drawn one after the other, as if each had its own matrix.
+            halves = parameter.chunk(2, -1) if name.endswith("gate_up") else (parameter,)
+            for half in halves:
+                half.copy_(torch.empty_like(half, memory_format=torch.contiguous_format).normal_(0.0, deviation, generator=generator))
 
 
 def _check_alignment(spec: ModelSpec, plan: Plan) -> None:
     """The grouped GEMM wants rows of a multiple of 16 bytes: 4 fp32 or 8 bf16 elements."""
-    if plan.implementation.experts != "grouped":
+    if plan.implementation.experts == "loop":
         return
     multiple = 4 if plan.precision == "fp32" else 8
     widths = {"width": spec.width} | {
@@ -57,5 +64,5 @@ def _check_alignment(spec: ModelSpec, plan: Plan) -> None:
     for field, value in widths.items():
         if value % multiple:
             raise ConfigurationError(
-                f"model.{field} ({value}) must be a multiple of {multiple} for implementation.experts grouped in {plan.precision}; or take experts: loop"
+                f"model.{field} ({value}) must be a multiple of {multiple} for implementation.experts {plan.implementation.experts} in {plan.precision}; or take experts: loop"
             )
