@@ -3,6 +3,7 @@
 Shapes: T tokens, D width, E experts, K experts a token.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,8 @@ class Router(nn.Module):
         self.load_balancing = load_balancing
         self.router_z = router_z
         self.uniform = uniform
+        self.scope_counts: Callable[[Tensor], Tensor] = _as_they_are
+        """Counts over the scope of the balancing loss, from those of this rank."""
         if spec.selection_bias:
             self.register_buffer("selection_bias", torch.zeros(spec.experts))
 
@@ -65,7 +68,7 @@ class Router(nn.Module):
                 weight_TK = weight_TK * self.spec.weight_scale
             counts_E = counted(expert_TK, self.spec.experts)
         with scope(Component.AUXILIARY_LOSSES):
-            balance = load_balancing_loss(self._probability(score_TE), counts_E) if self.load_balancing else None
+            balance = load_balancing_loss(self._probability(score_TE), self.scope_counts(counts_E)) if self.load_balancing else None
             z = router_z_loss(logits_TE) if self.router_z else None
         return Routing(weight_TK, expert_TK, RouterRecord(counts_E, balance, z))
 
@@ -89,6 +92,10 @@ def counted(expert_TK: Tensor, experts: int) -> Tensor:
     if expert_TK.is_cuda or torch.compiler.is_compiling():
         return (expert_TK.flatten()[:, None] == torch.arange(experts, device=expert_TK.device)).sum(0)
     return expert_TK.flatten().bincount(minlength=experts)
+
+
+def _as_they_are(counts_E: Tensor) -> Tensor:
+    return counts_E
 
 
 def normalised(score_NM: Tensor, *, guarded: bool) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B batch, S sequence, T = B S tokens, D width, V vocabulary, E experts.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -93,6 +94,10 @@ class MoETransformer(nn.Module):
             cosine, sine = tables(spec.maximum_positions, width, spec.rope_theta, "cpu")
             self.register_buffer(f"cosine_{width}", cosine, persistent=False)
             self.register_buffer(f"sine_{width}", sine, persistent=False)
+        self.own_tokens: Callable[[Tensor], Tensor] = torch.flatten
+        """Of (B, S) ids those whose rows this rank works on between attentions, flattened: all, unless tensor parallelism says otherwise."""
+        self.all_tokens: Callable[[Tensor], Tensor] = _as_they_are
+        """The rows of all tokens, from those of this rank."""
 
     def forward(self, inputs_BS: Tensor, labels_BS: Tensor) -> Losses:
         """Losses of one micro-batch; ``labels`` are the inputs shifted by one, both int64."""
@@ -113,7 +118,7 @@ class MoETransformer(nn.Module):
         if self.in_place_cross_entropy:
             with scope(Component.HEAD):
                 weight_VD = (self.embedding if self.head is None else self.head.weight).to(x_TD.dtype)
-                return linear_cross_entropy(x_TD, weight_VD, labels_BS.flatten())
+                return linear_cross_entropy(x_TD, weight_VD, self.own_tokens(labels_BS))
         with scope(Component.HEAD):
             logits_TV = self._logits(x_TD)
         with scope(Component.CROSS_ENTROPY):
@@ -121,17 +126,17 @@ class MoETransformer(nn.Module):
             del logits_TV
             log_probability_TV = F.log_softmax(loss_logits_TV, -1)
             del loss_logits_TV
-            return F.nll_loss(log_probability_TV, labels_BS.flatten())
+            return F.nll_loss(log_probability_TV, self.own_tokens(labels_BS))
 
     def logits(self, inputs_BS: Tensor, cache: KVCache | None = None) -> Tensor:
         """Next-token logits (B, S, V) in fp32; with a cache, ``inputs`` are the positions after those it holds."""
-        x_TD = self._final(self._decoded(inputs_BS, [], cache))
+        x_TD = self.all_tokens(self._final(self._decoded(inputs_BS, [], cache)))
         return at_least_fp32(self._logits(x_TD)).view(*inputs_BS.shape, -1)
 
     def token_losses(self, inputs_BS: Tensor, labels_BS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Language-model loss of each token (B, S) and tokens of each expert by MoE layer, for evaluation without gradients."""
         records: list[RouterRecord] = []
-        logits_TV = at_least_fp32(self._logits(self._final(self._decoded(inputs_BS, records))))
+        logits_TV = at_least_fp32(self._logits(self.all_tokens(self._final(self._decoded(inputs_BS, records)))))
         losses_T = F.cross_entropy(logits_TV, labels_BS.flatten(), reduction="none")
         return losses_T.view(labels_BS.shape), [record.counts_E for record in records]
 
@@ -157,7 +162,7 @@ class MoETransformer(nn.Module):
 
     def _embedded(self, inputs_BS: Tensor) -> Tensor:
         with scope(Component.EMBEDDING):
-            return F.embedding(inputs_BS.flatten(), self.embedding).to(self.compute_dtype)
+            return F.embedding(self.own_tokens(inputs_BS), self.embedding).to(self.compute_dtype)
 
     def _final(self, x_TD: Tensor) -> Tensor:
         with scope(Component.FINAL_NORM):
@@ -176,6 +181,10 @@ class MoETransformer(nn.Module):
     def _angles(self, block: Block, start: int, end: int) -> tuple[Tensor, Tensor]:
         width = block.attention.spec.head_width
         return self.get_buffer(f"cosine_{width}")[start:end], self.get_buffer(f"sine_{width}")[start:end]
+
+
+def _as_they_are(x_TD: Tensor) -> Tensor:
+    return x_TD
 
 
 def _mean(losses: list[Tensor | None]) -> Tensor | None:
