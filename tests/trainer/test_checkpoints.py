@@ -57,6 +57,17 @@ def test_weights_moments_and_random_state_come_back_bit_by_bit(experiment_of, tm
     assert [before.step(step) for step in (2, 3)] == [after.step(step) for step in (2, 3)]
 
 
+@pytest.mark.parametrize("kernels", [("packed", "grouped"), ("grouped", "packed"), ("packed", "loop")], ids="-".join)
+def test_packed_experts_are_saved_as_gate_and_up(experiment_of, tmp_path, kernels):
+    before, after = (
+        Trained(experiment_of(f"plan.implementation.experts={kernel}"), steps=2 * first) for kernel, first in zip(kernels, (True, False), strict=True)
+    )
+    folder = before.save(tmp_path / "run")
+    assert not any("gate_up" in name for name in load_file(next(folder.glob("*.safetensors"))))
+    load_training_state(find_checkpoint(str(tmp_path / "run")), after.model, after.optimizer)
+    assert [after.step(step) for step in (2, 3)] == pytest.approx([before.step(step) for step in (2, 3)], rel=1e-6)
+
+
 def test_a_checkpoint_says_what_it_is(trained, tmp_path):
     trained.save(tmp_path / "run", step=7)
     found = find_checkpoint(str(tmp_path / "run"))

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints.folder import Checkpoint, damaged
 from trainer.checkpoints.random_state import set_random_state
-from trainer.checkpoints.state import MODEL, OPTIMIZER, RANDOM, model_tensors
-from trainer.parallel.layout import as_whole
+from trainer.checkpoints.state import MODEL, OPTIMIZER, RANDOM, model_tensors, moment_tensors, parts
 from trainer.parallel.world import World
 
 if TYPE_CHECKING:
@@ -32,13 +31,19 @@ def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "
     tensors = model_tensors(model, world)
     parameters = dict(model.named_parameters())
     moments: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-    for name, (size, dtype) in stored.items():
-        parameter, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
-        if name.startswith(OPTIMIZER) and parameter in parameters:
-            like = parameters[parameter].detach()
-            whole = stored[f"{MODEL}{parameter}"][0]
-            moments[parameter][key] = torch.zeros_like(like, dtype=dtype) if size == whole else torch.zeros(size, dtype=dtype)
-            tensors[name] = as_whole(parameter, moments[parameter][key], world) if size == whole else moments[parameter][key]
+    keys: dict[str, list[str]] = defaultdict(list)
+    for name in stored:
+        if name.startswith(OPTIMIZER):
+            part, _, key = name.removeprefix(OPTIMIZER).rpartition(".")
+            keys[part].append(key)
+    for name, parameter in parameters.items():
+        part = next(iter(parts(name, parameter.detach())))
+        for key in keys[part]:
+            size, dtype = stored[f"{OPTIMIZER}{part}.{key}"]
+            divided = size == stored[f"{MODEL}{part}"][0]
+            value = torch.zeros_like(parameter.detach(), dtype=dtype) if divided else torch.zeros(size, dtype=dtype)
+            moments[name][key] = value
+            tensors |= moment_tensors(name, key, value, world, divided=divided)
     own = f"{RANDOM}{world.rank}."
     random = {name.removeprefix(own): torch.zeros(size, dtype=dtype) for name, (size, dtype) in stored.items() if name.startswith(own)}
     _read(checkpoint, tensors | {f"{own}{device}": state for device, state in random.items()})
