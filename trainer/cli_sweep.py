@@ -1,5 +1,6 @@
 """``sweep``: real training runs over a grid of any fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -14,50 +15,81 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    settings: Annotated[list[str], typer.Option("--set", "-s", help="A field and its values: --set model.blocks.0.count=1,2,4. Repeatable: a grid.")],
     runs: Annotated[Path, typer.Option(help="Run table (CSV) that gets one row a run; runs that it holds are not trained again.")],
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", "-s", help="A field and its values: --set model.blocks.0.count=1,2,4. Repeatable: a grid."),
+    ] = None,
+    grid: Annotated[Optional[Path], typer.Option(help="File of grids, for fields that go together; combined with --set.")] = None,  # noqa: UP045
     model: Annotated[str, typer.Option("--model", "-m", help="Model: a preset or a file.")] = "tiny-moe",
     data: Annotated[str, typer.Option("--data", help="Data: a preset or a file.")] = "simple-corpus",
     training: Annotated[str, typer.Option("--training", help="Training: a preset or a file.")] = "basic",
     plan: Annotated[Optional[str], typer.Option("--plan", "-p", help="Plan: a preset or a file; left out, the training's.")] = None,  # noqa: UP045
     folder: Annotated[Optional[Path], typer.Option(help="Where the runs lie; left out, runs/sweep-NAME after the table.")] = None,  # noqa: UP045
-    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads of PyTorch.")] = None,  # noqa: UP045
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time, the costliest first.")] = 1,
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads of PyTorch in each process.")] = None,  # noqa: UP045
+    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long; the next call goes on.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the grid and what it costs; train nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Train a grid of models and write one row a run into a run table; can be interrupted and called again.
 
+    Runs of a constant schedule with warmup_steps that differ in tokens alone are cooldown branches of one trunk.
+
     Example: python -m trainer sweep --runs layers.csv --set model.blocks.0.count=1,2,4 --set training.tokens=500000
     """
+    import time
+
     import torch
 
     from trainer.sweep.grid import points
 
+    deadline_s = None if minutes is None else time.time() + 60 * minutes
     if threads is not None:
         torch.set_num_threads(threads)
-    grid = points(settings, model=model, data=data, training=training, plan=plan, cuda=torch.cuda.is_available())
+    wanted = points(settings or [], model=model, data=data, training=training, plan=plan, cuda=torch.cuda.is_available(), grid_file=grid)
     if dry_run:
-        document = {"schema_version": 1, "runs": [_planned(point) for point in grid]}
+        document = {"schema_version": 1, "runs": [_planned(point) for point in wanted], "flops_with_shared_trunks": _flops(wanted)}
         emit(document, as_json=json, output=None, show=lambda console: _show(console, document["runs"]))
         return
-    from trainer.sweep.run import sweep as run_all
-
     console = stderr()
-    rows = run_all(grid, runs, folder or Path("runs") / f"sweep-{runs.stem}", lambda text: console.print(text, markup=False, soft_wrap=True))
-    document = {"schema_version": 1, "table": str(runs), "trained": [row.model_dump() for row in rows], "already_there": len(grid) - len(rows)}
+
+    def log(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    from trainer.sweep.run import missing
+
+    already = len(wanted) - len(missing(wanted, runs))
+    place = folder or Path("runs") / f"sweep-{runs.stem}"
+    if processes == 1:
+        from trainer.sweep.run import sweep as run_all
+
+        rows = run_all(wanted, runs, place, log, deadline_s=deadline_s)
+    else:
+        from trainer.sweep.workers import sweep_on
+
+        rows = sweep_on(processes, wanted, runs, place, log, threads=threads or max(1, torch.get_num_threads() // processes), deadline_s=deadline_s)
+    document = {"schema_version": 1, "table": str(runs), "trained": [row.model_dump() for row in rows], "already_there": already}
     emit(document, as_json=json, output=None, show=lambda console: _show(console, document["trained"]))
 
 
+def _flops(points: "Sequence[Point]") -> float:
+    from trainer.sweep.trunk import trunks
+
+    return sum(trunk.flops for trunk in trunks(points))
+
+
 def _planned(point: "Point") -> dict[str, Any]:
-    from trainer.sweep.run import work
+    from simulator.specs.flops import executed_flops_per_token
 
     model = point.experiment.model
+    tokens = point.experiment.steps * point.experiment.plan.tokens_per_step
     return {
         "run": point.name,
         "total_parameters": model.parameters,
         "active_parameters": model.active_parameters,
-        "tokens": point.experiment.steps * point.experiment.plan.tokens_per_step,
-        "training_flops": work(point),
+        "tokens": tokens,
+        "training_flops": tokens * executed_flops_per_token(model, point.experiment.plan.sequence),
     }
 
 

@@ -231,13 +231,15 @@ def _number(value: object, path: Path, line: int, name: str) -> float:
 
 def write_rows(path: Path, rows: Sequence[RunRow]) -> None:
     """Write a run table with every column, atomically; floats keep all their digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        values = row.model_dump()
-        writer.writerow(["" if values[name] is None else values[name] for name in COLUMNS])
-    write_atomically(path, text.getvalue())
+    lines = [COLUMNS, *(["" if value is None else value for value in row.model_dump().values()] for row in rows)]
+    write_atomically(path, "".join(map(_line, lines)))
+
+
+def _line(values: Sequence[object]) -> str:
+    """One record. A terminator of both characters makes the writer quote texts that hold either; files keep plain newlines."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(values)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def append_row(path: Path, row: RunRow) -> None:

@@ -89,18 +89,19 @@ def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str
         try:
             with deferred_interrupts() as interrupted:
                 while job.step < experiment.steps:
-                    _take_step(job)
-                    _validate_and_save(job, leaving=interrupted())
+                    take_step(job)
+                    validate_and_save(job, leaving=interrupted())
                     if interrupted() and job.step < experiment.steps:
                         job.saved()
                         log(f"interrupted after step {job.step:,} of {experiment.steps:,}{_how_to_go_on(job)}")
                         raise KeyboardInterrupt
-            return _finish(job)
+            return finish(job)
         finally:
             job.saved()
 
 
-def _take_step(job: Job) -> None:
+def take_step(job: Job) -> None:
+    """One optimizer step, logged. Raises NotFiniteError."""
     training = job.experiment.training
     rate = learning_rate(job.step, job.experiment.steps, training)
     for group in job.optimizer.param_groups:
@@ -129,7 +130,8 @@ def _take_step(job: Job) -> None:
         job.journal.memory(job.step, run_memory(job.model, job.optimizer))
 
 
-def _validate_and_save(job: Job, *, leaving: bool) -> None:
+def validate_and_save(job: Job, *, leaving: bool) -> None:
+    """Measure and save where the training says so; save also when ``leaving``."""
     training, last = job.experiment.training, job.step == job.experiment.steps
     if job.step % training.evaluation.interval_steps == 0 and not last:
         validation = evaluate(job.model, job.held_out(training.evaluation.tokens))
@@ -140,7 +142,8 @@ def _validate_and_save(job: Job, *, leaving: bool) -> None:
         job.save()
 
 
-def _finish(job: Job) -> RunResult:
+def finish(job: Job) -> RunResult:
+    """Measure a run that has taken its last step on the whole validation split, and write its result."""
     validation = evaluate(job.model, job.held_out())
     _hold(job, math.isfinite(validation.loss_nats_per_token), f"validation loss is {validation.loss_nats_per_token}")
     job.journal.validation(job.step, validation)

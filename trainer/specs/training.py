@@ -22,10 +22,12 @@ class CosineSchedule(Spec):
 
 
 class ConstantSchedule(Spec):
-    """Linear warm-up, constant, then a linear cooldown to ``final_fraction``: runs of several lengths share their beginning."""
+    """Linear warm-up, constant, then a linear cooldown to ``final_fraction``: with ``warmup_steps`` runs of several lengths share their beginning."""
 
     kind: Literal["constant"] = "constant"
     warmup_fraction: Fraction = 0.05
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps of the warm-up whatever the length of the run; goes before ``warmup_fraction``."""
     cooldown_fraction: Fraction = 0.2
     """Share of the steps that the cooldown takes."""
     final_fraction: Fraction = 0.0

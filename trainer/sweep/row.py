@@ -5,12 +5,12 @@ from simulator.specs import MoeFeedForward
 from simulator.specs.flops import executed_flops_per_token
 from trainer.generation import Completion, repeated_ngram_share
 from trainer.loop.run import RunResult
-from trainer.loop.schedule import learning_rate
+from trainer.loop.schedule import learning_rate, warmup_steps
 from trainer.sweep.grid import Point
 
 
-def row_of(point: Point, result: RunResult, sample: Completion) -> RunRow:
-    """What the laws need to know of a run; parameters, tokens and FLOPs are counted from its shapes."""
+def row_of(point: Point, result: RunResult, sample: Completion, parent: str | None) -> RunRow:
+    """What the laws need to know of a run; parameters, tokens and FLOPs are counted from its shapes. ``parent``: the trunk that it left."""
     experiment = point.experiment
     model, plan, training = experiment.model, experiment.plan, experiment.training
     feed_forwards = [group.feed_forward for group in model.blocks if isinstance(group.feed_forward, MoeFeedForward)]
@@ -18,6 +18,7 @@ def row_of(point: Point, result: RunResult, sample: Completion) -> RunRow:
     steps = experiment.steps
     return RunRow(
         run=point.name,
+        parent_run=parent,
         settings=point.described or None,
         seed=training.seed,
         total_parameters=model.parameters,
@@ -36,7 +37,7 @@ def row_of(point: Point, result: RunResult, sample: Completion) -> RunRow:
         training_flops=result.tokens * executed_flops_per_token(model, plan.sequence),
         elapsed_s=result.elapsed_s,
         schedule=training.schedule.kind,
-        warmup_tokens=round(training.schedule.warmup_fraction * steps) * plan.tokens_per_step,
+        warmup_tokens=warmup_steps(steps, training) * plan.tokens_per_step,
         peak_learning_rate=training.learning_rate,
         final_learning_rate_share=learning_rate(steps - 1, steps, training) / training.learning_rate,
         validation_loss_nats_per_token=result.validation.loss_nats_per_token,

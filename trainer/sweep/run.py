@@ -1,15 +1,15 @@
 """Train every run of a sweep that its table does not hold yet."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
 
 from simulator.records.run_table import RunRow, append_row, read_rows
-from simulator.specs.flops import executed_flops_per_token
 from trainer.generation import Sampling, generate
-from trainer.loop.run import train
+from trainer.loop.run import RunResult
 from trainer.sweep.grid import Point
 from trainer.sweep.row import row_of
+from trainer.sweep.trunk import Trunk, train_trunk, trunks
 
 SAMPLE_TOKENS = 128
 SAMPLE_PROMPT = "And "
@@ -21,39 +21,58 @@ def missing(points: Sequence[Point], table: Path) -> list[Point]:
     return [point for point in points if point.name not in done]
 
 
-def sweep(points: Sequence[Point], table: Path, folder: Path, log: Callable[[str], None]) -> list[RunRow]:
-    """Run what is missing, the rows appended as they come. ``folder``: where the runs lie, each resumed where it was interrupted.
+def sweep(points: Sequence[Point], table: Path, folder: Path, log: Callable[[str], None], *, deadline_s: float | None = None) -> list[RunRow]:
+    """Run what is missing, the rows appended as they come; nothing is begun or gone on with after ``deadline_s`` (Unix time).
 
-    A run's checkpoints are removed once its row is written; its log stays.
+    ``folder``: where the runs lie, each resumed where it was interrupted. The checkpoints of a trunk are removed once its rows are written; logs stay.
     """
-    waiting = missing(points, table)
-    total = sum(work(point) for point in waiting)
-    spent, began = 0.0, perf_counter()
-    rows = []
-    for position, point in enumerate(waiting):
-        left = (perf_counter() - began) * (total - spent) / spent if spent else None
-        log(f"run {position + 1} of {len(waiting)}: {point.described or point.name}" + (f", about {left / 60:.0f} min left" if left is not None else ""))
-        row = _one(point, folder / point.name, log)
-        append_row(table, row)
-        rows.append(row)
-        _discard_checkpoints(folder / point.name)
-        spent += work(point)
+    waiting = {point.name for point in missing(points, table)}
+    groups = [trunk for trunk in trunks(points) if waiting & {point.name for point in trunk.branches}]
+    total = sum(trunk.flops for trunk in groups)
+    spent, began = 0.0, time.perf_counter()
+    rows: list[RunRow] = []
+    for position, trunk in enumerate(groups):
+        if is_late(deadline_s):
+            log(f"time is up: {len(groups) - position} of {len(groups)} trunks are not begun")
+            break
+        left = (time.perf_counter() - began) * (total - spent) / spent if spent else None
+        log(f"run {position + 1} of {len(groups)}: {described(trunk)}" + (f", about {left / 60:.0f} min left" if left is not None else ""))
+        rows += run_trunk(trunk, table, folder, log, deadline_s)
+        spent += trunk.flops
     return rows
 
 
-def work(point: Point) -> float:
-    """FLOPs of a run."""
-    experiment = point.experiment
-    return experiment.steps * experiment.plan.tokens_per_step * executed_flops_per_token(experiment.model, experiment.plan.sequence)
+def run_trunk(trunk: Trunk, table: Path, folder: Path, log: Callable[[str], None], deadline_s: float | None) -> list[RunRow]:
+    """Train the runs of one trunk that ``table`` lacks and append their rows."""
+    rows: list[RunRow] = []
+
+    def finished(point: Point, result: RunResult) -> None:
+        parent = None if point is trunk.branches[-1] else trunk.name
+        rows.append(_row(point, result, parent))
+        append_row(table, rows[-1])
+
+    if train_trunk(trunk, missing(trunk.branches, table), folder, log, finished, lambda: is_late(deadline_s)):
+        _discard_checkpoints(folder / trunk.name)
+    return rows
 
 
-def _one(point: Point, run_folder: Path, log: Callable[[str], None]) -> RunRow:
-    result = train(point.experiment, run_folder=run_folder, log=log, resume=run_folder.exists())
+def is_late(deadline_s: float | None) -> bool:
+    """Whether the Unix time ``deadline_s`` has come."""
+    return deadline_s is not None and time.time() >= deadline_s
+
+
+def described(trunk: Trunk) -> str:
+    """A trunk in words."""
+    *shorter, longest = trunk.branches
+    return (longest.described or longest.name) + (f" and {len(shorter)} shorter" if shorter else "")
+
+
+def _row(point: Point, result: RunResult, parent: str | None) -> RunRow:
     sample = generate(
         result.model, result.data.tokenizer, SAMPLE_PROMPT, tokens=SAMPLE_TOKENS,
-        sampling=Sampling(seed=point.experiment.training.seed), begin_token=point.experiment.data.begin_token,
+        sampling=Sampling(seed=point.experiment.training.seed), begin_token=bool(point.experiment.data.begin_token),
     )  # fmt: skip
-    return row_of(point, result, sample)
+    return row_of(point, result, sample, parent)
 
 
 def _discard_checkpoints(run_folder: Path) -> None:
