@@ -79,6 +79,18 @@ class CollectiveCost:
         line = self.lines[index]
         return line.busy_s_per_byte / line.s_per_byte if line else np.zeros(0)
 
+    def busy_by_tier(self, index: int = -1) -> dict[str, float]:
+        """For each tier that the collective uses, what share of the transfer its busiest link is busy; the tier is the switch that a link leads up to."""
+        line = self.lines[index]
+        if line is None:
+            return {}
+        found: dict[str, float] = {}
+        for link, share in enumerate(self.busy_share(index).tolist()):
+            if share:
+                tier = line.network.link_tier(link)
+                found[tier] = max(found.get(tier, 0.0), share)
+        return found
+
 
 class PriceList:
     """Cost of one collective on one placement as a function of bytes: piecewise linear."""

@@ -63,7 +63,8 @@ class Fabric:
     """A network and how it is used. ``endpoints[rank]`` is the graph node of a rank, ``domains[rank]`` its scale-up domain (usually a node).
 
     Edges of ``graph`` carry ``bytes_per_s`` and ``latency_s`` of that direction, ``kind``, and ``health`` (share of the rate left after a fault);
-    nodes carry ``kind``, ``tier`` and, for accelerators, ``domain``. A fabric never changes: ``without`` gives a copy with faults.
+    nodes carry ``kind``, ``tier`` and, for accelerators, ``domain``. A fabric never changes: ``without`` gives a copy with faults, named
+    by ``failed`` and ``slow``.
     ``symmetric``: prices ideal routing without the graph, which is then built only when something else needs it.
     """
 
@@ -76,6 +77,8 @@ class Fabric:
         self.endpoints = endpoints
         self.domains = domains
         self.cache: dict[Any, Any] = {}
+        self.failed: tuple[str, ...] = ()
+        self.slow: dict[str, float] = {}
         self._make_graph = make_graph
         self._symmetric = symmetric
 
@@ -148,6 +151,11 @@ class Fabric:
         """Wire latency of each pair and the mask of link kinds (bits in the order of ``kinds``) on its way."""
         return self.routes.latencies(src, dst)
 
+    def link_tier(self, link: int) -> str:
+        """Kind of switch that the link leads up to ("nvlink", "leaf", "spine", ...); "accelerator" between accelerators."""
+        nodes = [self.graph.nodes[end] for end in self.links[link]]
+        return str(max(nodes, key=lambda node: int(node["tier"]))["kind"])
+
     def link_name(self, link: int) -> str:
         """ "leaf0->spine1"."""
         return "->".join(self.links[link])
@@ -170,6 +178,8 @@ class Fabric:
                 if graph.has_edge(tail, head):
                     graph.edges[tail, head]["health"] *= share
         fabric = Fabric(self.spec, self.endpoints, self.domains, lambda: graph)
+        fabric.failed = self.failed + failed
+        fabric.slow = self.slow | {name: self.slow.get(name, 1.0) * share for name, share in (slow or {}).items()}
         fabric.check_connected()
         return fabric
 

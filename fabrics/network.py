@@ -42,6 +42,10 @@ class Network(Protocol):
         """Wire latency of each pair (the slowest of its shortest paths) and the mask of link kinds (bits in the order of ``kinds``) on its way."""
         ...
 
+    def link_tier(self, link: int) -> str:
+        """Kind of switch that the link leads up to ("nvlink", "leaf", "spine", ...); "accelerator" between accelerators."""
+        ...
+
     def link_name(self, link: int) -> str:
         """ "leaf0->spine1"."""
         ...

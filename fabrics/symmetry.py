@@ -141,10 +141,17 @@ class ClosSymmetry:
         network, nvlink = 1 << self.kinds.index(NETWORK), (1 << self.kinds.index(NVLINK)) if NVLINK in self.kinds else 0
         return wire_s, np.where(inside, nvlink, np.where(crossing, network | nvlink, network))
 
+    def link_tier(self, link: int) -> str:
+        """Kind of switch that the link leads up to."""
+        return {"node": "nvlink", "host": "leaf", "leaf": "spine", "pod": "core"}[self._part(link)]
+
+    def _part(self, link: int) -> str:
+        return max((name for name, count in self._counts.items() if count and self._start[name] <= link), key=lambda name: self._start[name])
+
     def link_name(self, link: int) -> str:
         """Name of the first of the links that the entry stands for."""
         spec = self._spec
-        part = max((name for name, count in self._counts.items() if count and self._start[name] <= link), key=lambda name: self._start[name])
+        part = self._part(link)
         down, i = divmod(link - self._start[part], self._counts[part])
         if part == "node":
             ends = (f"gpu{i}", f"nvswitch{i // spec.accelerators_per_node}")

@@ -3,7 +3,6 @@
 from configuration.command import new_app
 from simulator.commands.compare import compare
 from simulator.commands.explain import explain
-from simulator.commands.failures import failures
 from simulator.commands.predict import predict
 from simulator.commands.presets import list_presets, show
 from simulator.commands.sweep import sweep
@@ -13,6 +12,5 @@ app.command("predict")(predict)
 app.command("explain")(explain)
 app.command("compare")(compare)
 app.command("sweep")(sweep)
-app.command("failures")(failures)
 app.command("list")(list_presets)
 app.command("show")(show)

@@ -44,7 +44,8 @@ def lines(report: StepReport) -> list[str]:
     memory += [f"memory.{name}.{row.component}" for row in report.memory.components for name in MEMORY[:-1] if getattr(row, f"{name}_bytes")]
     time = [f"time.{phase}" for phase in TIME] + [f"time.{row.phase}.{row.component}" for row in report.time.rows]
     links = sorted({f"communication.{row.component}" for row in report.communication})
-    return [*memory, *time, "time.exposed_communication", *links, "throughput.mfu"]
+    network = ["network"] if report.communication else []
+    return [*memory, *time, "time.exposed_communication", *links, *network, "throughput.mfu"]
 
 
 def explain(question: Question, line: str) -> Explanation:

@@ -39,7 +39,8 @@ def section(fabric: Fabric) -> Section:
             rows.append((f"{size}", layout, f"{len(placement):,}", tier, seconds(exchange.time_s[0]), exchange.bottleneck[0], seconds(reduce.time_s[0])))
     text = (
         f"A parallel group is as fast as the highest tier that it crosses. All groups of a size run at once, {bytes_text(BYTES)} per rank. Tensor and expert "
-        "parallel groups are usually neighbours, data parallel groups are far apart."
+        "parallel groups are usually neighbours, data parallel groups are far apart. The groups of a real plan, and the share of its step that each exposes: "
+        f"python -m simulator explain network --model MODEL --fabric {fabric.spec.name}."
     )
     headings = ("group size", "ranks", "groups", "highest tier", "all-to-all", "its hottest link", "all-reduce")
     return Section("Which group uses which tier", (text,), (Rows(headings, tuple(rows)),))

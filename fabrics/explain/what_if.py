@@ -44,6 +44,18 @@ def _with(spec: FabricSpec, **changes: Any) -> FabricSpec:
     return spec.model_copy(update=changes)
 
 
+def changed_fabrics(fabric: Fabric) -> Iterator[tuple[str, Fabric | None]]:
+    """Every change with the changed fabric, which keeps the faults that this one has; None where ranks are cut off."""
+    for label, spec in variants(fabric.spec):
+        changed = build(spec)
+        yield label, changed.without(fabric.failed, fabric.slow) if fabric.failed or fabric.slow else changed
+    if fabric.size <= LINK_BY_LINK_MOST and "spine0" in fabric.graph:
+        try:
+            yield "spine0 lost", fabric.without(("spine0",))
+        except ConfigurationError:
+            yield "spine0 lost", None
+
+
 def section(fabric: Fabric, walk: Walk) -> Section:
     """The table, the fabric as it is in the first row."""
     title = "What if"
@@ -56,13 +68,11 @@ def section(fabric: Fabric, walk: Walk) -> Section:
         costs = walk.cost(changed)
         rows.append((label, seconds(costs.time_s[0]), seconds(costs.transfer_s[0]), f"{costs.time_s[0] / now.time_s[0]:.2f}", costs.bottleneck[0]))
 
-    for label, spec in variants(fabric.spec):
-        add(label, build(spec))
-    if fabric.size <= LINK_BY_LINK_MOST and "spine0" in fabric.graph:
-        try:
-            add("spine0 lost", fabric.without(("spine0",)))
-        except ConfigurationError:
-            rows.append(("spine0 lost", "cut off", "", "", ""))
+    for label, changed in changed_fabrics(fabric):
+        if changed is None:
+            rows.append((label, "cut off", "", "", ""))
+        else:
+            add(label, changed)
     width = int((fabric.domains == fabric.domains[0]).sum())
     if 1 < width < len(walk.ranks) and len(walk.ranks) % width == 0:
         groups = [walk.ranks[i : i + width] for i in range(0, len(walk.ranks), width)]
@@ -71,6 +81,6 @@ def section(fabric: Fabric, walk: Walk) -> Section:
         rows.append((label, seconds(costs.time_s[0]), seconds(costs.transfer_s[0]), f"{costs.time_s[0] / now.time_s[0]:.2f}", costs.bottleneck[0]))
     text = (
         "The same all-to-all on changed fabrics. Rates act on the transfer, hops on the latency; a training step feels as much of it as computation "
-        "does not hide (the simulator says how much)."
+        "does not hide: python -m simulator explain network has this table for a step."
     )
     return Section(title, (text,), (Rows(("change", "time", "transfer", "times", "hottest link"), tuple(rows)),))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from configuration.command import emit
+from configuration.errors import ConfigurationError
 from configuration.overrides import parse_single
 from simulator.commands import options
 from simulator.question import KINDS, ask
@@ -22,10 +23,13 @@ def explain(
     settings: options.Settings = [],  # noqa: B006
     fail: options.Fail = [],  # noqa: B006
     slow: options.Slow = [],  # noqa: B006
+    worst_failure: Annotated[bool, typer.Option("--worst-failure", help="Explain the network, and find the single failure that costs a step most.")] = False,
     json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """Explain one line of a prediction: formula with symbolic shapes, inputs, and the source of every constant.
+
+    The line network says which parallel group uses which tier of the fabric, what share of the step it exposes, and what other fabrics would change.
 
     Example: python -m simulator explain memory.activations --model tiny-moe --fabric spine-leaf
     """
@@ -33,6 +37,15 @@ def explain(
     from simulator.explanation import lines
 
     question = ask(model, fabric, plan, device, gpus, parse_single(settings, KINDS), fail=fail, slow=slow, load=load)
+    if line == "network" or worst_failure:
+        from simulator.commands.network import show
+        from simulator.network_explanation import explain_network
+
+        if line not in (None, "network"):
+            raise ConfigurationError(f"--worst-failure: is for the line network, not {line}")
+        found = explain_network(question, worst_failure=worst_failure)
+        emit(found.model_dump(mode="json"), as_json=json, output=output, show=lambda console: show(console, found))
+        return
     if line is None:
         names = lines(question.answer())
         emit({"schema_version": 1, "lines": names}, as_json=json, output=output, show=lambda console: console.print("\n".join(names)))

@@ -4,7 +4,7 @@ Ranks lie on the fabric's endpoints in order. Neighbouring ``ep`` ranks share th
 these groups hold the same experts.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fabrics.cost import PriceList, price
 from fabrics.graph import Fabric
@@ -37,7 +37,11 @@ class Network:
 
     def on(self, fabric: Fabric) -> "Network":
         """The same plan and load on another fabric."""
-        return replace(self, fabric=fabric, _lists={})
+        return Network(fabric, self.plan, self.load)
+
+    def under(self, plan: Plan) -> "Network":
+        """The same fabric and load under another plan."""
+        return Network(self.fabric, plan, self.load)
 
     def groups(self, name: str) -> list[tuple[int, ...]]:
         """The groups of ranks that run a collective of this name at the same time."""
@@ -53,6 +57,10 @@ class Network:
         if exchange.toward is Toward.ALL or self.load.kind == "uniform":
             return Call(exchange.collective, exchange.group)
         return Call(exchange.collective, exchange.group, exchange.toward, int(bindings["E"]), int(bindings["K"]))
+
+    def calls(self, collective: str, group: str) -> list[Call]:
+        """The calls of a collective in groups of a name that were priced so far."""
+        return [call for call in self._lists if (call.collective, call.group) == (collective, group)]
 
     def prices(self, call: Call) -> PriceList:
         """Time as a function of bytes."""
