@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from simulator.components import Role
 from simulator.program.graph import Value
 from simulator.program.operations import Operation
-from simulator.program.sizes import SYMBOLS, Bindings, Size
+from simulator.program.sizes import Bindings, Size, Symbol, value_of
 
-_NAMES = tuple(SYMBOLS)
 _ROLES = tuple(Role)
 Floats = NDArray[np.float64]
 
@@ -26,20 +25,22 @@ class Sizes:
     """Many symbolic sizes, evaluated at once."""
 
     factors: Floats
+    symbols: tuple[Symbol, ...]
     powers: Floats
 
     @classmethod
     def of(cls, sizes: Sequence[Size]) -> "Sizes":
-        """Compile sizes into factors and powers of the symbols."""
-        powers = np.zeros((len(sizes), len(_NAMES)))
+        """Compile sizes into factors and powers of the symbols that occur in them."""
+        columns = {symbol: column for column, symbol in enumerate(dict.fromkeys(symbol for size in sizes for symbol in size.symbols))}
+        powers = np.zeros((len(sizes), len(columns)))
         for row, size in enumerate(sizes):
-            for name in size.symbols:
-                powers[row, _NAMES.index(name)] += 1
-        return cls(np.array([size.factor for size in sizes], dtype=float), powers)
+            for symbol in size.symbols:
+                powers[row, columns[symbol]] += 1
+        return cls(np.array([size.factor for size in sizes], dtype=float), tuple(columns), powers)
 
     def at(self, bindings: Bindings) -> Floats:
-        """The numbers for given symbols (absent ones must have power zero)."""
-        values = np.array([bindings.get(name, 1.0) for name in _NAMES], dtype=float)
+        """The numbers for given symbols."""
+        values = np.array([value_of(symbol, bindings) for symbol in self.symbols], dtype=float)
         result: Floats = self.factors * np.exp(self.powers @ np.log(np.maximum(values, 1e-300)))
         return np.rint(result)
 

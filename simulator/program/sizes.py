@@ -5,7 +5,7 @@ A program is built once for a structure (which layers, which implementations) an
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 SYMBOLS = {
     "B": "sequences of a micro-batch on one rank",
@@ -24,9 +24,17 @@ SYMBOLS = {
     "F": "hidden width of an expert or of a dense feed-forward",
     "M": "rows that each expert takes, its capacity",
     "W": "hidden width of the shared experts",
+    "R": "tokens whose logits are held at a time",
+    "X": "chunks of the tokens of a micro-batch",
     "P": "positions of the rotary tables",
     "N": "MoE layers of the model",
     "A": "tensors among the parameters",
+    "s": "ranks over which a parameter that all hold whole is sharded",
+    "t": "ranks over which a slice of attention or of a dense feed-forward is sharded",
+    "e": "ranks over which an expert is sharded",
+    "gathered": "bytes of the all-gather that ran last in the stretch before",
+    "prefetched": "bytes gathered ahead for the stretch that backward runs next",
+    "reduced": "bytes that the reduce-scatter of the stretch before in backward still holds",
 }
 """What each symbol stands for. Symbols of a block (H, G, C, J, E, L, K, Q, F, M, W) are its own."""
 
@@ -34,26 +42,45 @@ Bindings = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the first of several ranks holds of a dimension that they cut: dimension / parts, rounded up. Stands among the symbols of a size."""
+
+    dimension: "Size"
+    parts: str
+
+    def __str__(self) -> str:
+        return f"⌈{self.dimension}/{self.parts}⌉"
+
+
+Symbol = str | Part
+
+
+def value_of(symbol: Symbol, bindings: Bindings) -> float:
+    """The number that a symbol stands for."""
+    return bindings[symbol] if isinstance(symbol, str) else ceil(symbol.dimension.at(bindings) / bindings[symbol.parts])
+
+
+@dataclass(frozen=True)
 class Size:
     """``factor`` times the product of ``symbols`` (sorted; repeated for powers)."""
 
     factor: int = 1
-    symbols: tuple[str, ...] = ()
+    symbols: tuple[Symbol, ...] = ()
 
     def __mul__(self, other: "Size | int") -> "Size":
         if isinstance(other, int):
             return Size(self.factor * other, self.symbols)
-        return Size(self.factor * other.factor, tuple(sorted(self.symbols + other.symbols)))
+        return Size(self.factor * other.factor, tuple(sorted(self.symbols + other.symbols, key=str)))
 
     __rmul__ = __mul__
 
     def at(self, bindings: Bindings) -> float:
         """The number for given symbols."""
-        return self.factor * prod(bindings[symbol] for symbol in self.symbols)
+        return self.factor * prod(value_of(symbol, bindings) for symbol in self.symbols)
 
     def __str__(self) -> str:
         words = [str(self.factor)] if self.factor != 1 or not self.symbols else []
-        return "·".join([*words, *self.symbols])
+        return "·".join([*words, *map(str, self.symbols)])
 
 
 ONE = Size()
@@ -67,6 +94,11 @@ def symbol(name: str) -> Size:
     return Size(1, (name,))
 
 
+def part(dimension: Size, parts: str) -> Size:
+    """The size that is one part of ``dimension``."""
+    return Size(1, (Part(dimension, parts),))
+
+
 def product(sizes: tuple[Size, ...]) -> Size:
     """The number of elements of a shape."""
     result = ONE
@@ -75,4 +107,4 @@ def product(sizes: tuple[Size, ...]) -> Size:
     return result
 
 
-B, S, T, D, V, H, G, C, J, E, L, K, Q, F, M, W, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFMWPNA")
+B, S, T, D, V, H, G, C, J, E, L, K, Q, F, M, W, R, X, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFMWRXPNA")
