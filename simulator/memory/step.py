@@ -71,6 +71,11 @@ class _Walk:
             self._draw(piece, float(self.alive.sum()) + repetition * piece.net)
         self.alive = self.alive + piece.net_by_role * count
 
+    def take(self, size_bytes: float) -> None:
+        """Count activations of ``size_bytes`` as gradients from now on."""
+        self.alive[_ROLES.index(Role.ACTIVATION)] -= size_bytes
+        self.alive[_ROLES.index(Role.GRADIENT)] += size_bytes
+
     def _draw(self, piece: Run, begin: float) -> None:
         """One point for each stretch of operations of one component: its highest."""
         starts = _component_starts(piece.operations)
@@ -97,6 +102,8 @@ def _walk(program: Program, walk: _Walk) -> None:
         for stretch in reversed(program.stretches):
             backward = stretch.segment.backward_again if micro_batch else stretch.segment.backward
             walk.go(run(backward, stretch.bindings), stretch.count)
+        if not micro_batch:
+            walk.take(sum(value.bytes.at(stretch.bindings) for stretch in program.stretches for value in stretch.segment.early_gradients))
     for optimizer in program.optimizer:
         walk.go(run(optimizer.operations, optimizer.bindings), optimizer.count)
 

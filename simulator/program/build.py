@@ -6,6 +6,7 @@ for any numbers; equal blocks are one segment and a count.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 
 from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Value
@@ -13,13 +14,16 @@ from simulator.program.layers.attention import attention
 from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
+from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
 from simulator.program.optimizer import bias_update, end_of_loop, fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
+from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
+from simulator.specs.chunks import chunk_rows
 from simulator.specs.model import BlockGroup
 
 
@@ -38,6 +42,8 @@ class Segment:
     kept: tuple[Value, ...]
     biases: tuple[Value, ...]
     """Selection biases of the router, which the optimizer phase moves."""
+    early_gradients: tuple[Value, ...]
+    """Gradients of parameters that the forward pass made: activations until the first micro-batch is done."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
     }  # fmt: skip
+    rows = chunk_rows(plan.tokens_per_micro_batch, model.width, model.vocabulary)
+    common |= {"R": rows, "X": ceil(plan.tokens_per_micro_batch / rows)}
     start, finish = _ends(structure)
     blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
     stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
@@ -158,10 +166,18 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
     incoming = last.input("x", (T, D), ItemKind.COMPUTE)
     total = head(last, incoming, table if structure.tied else None, structure.auxiliary_losses)
     last.outputs = [total]
+    if structure.implementation.cross_entropy in LINEAR_CROSS_ENTROPIES:
+        fuse_cross_entropy(last)
     finish = _segment(last, structure, {table: 2} if structure.tied else {})
-    start = _segment(first, structure, {table: 1}, early_gradient=table if structure.tied else None)
+    start = _segment(first, structure, {table: 1}, _tied_gradient(table, structure) if structure.tied else None)
     _frame(start, finish, structure)
     return start, finish
+
+
+def _tied_gradient(table: Value, structure: _Structure) -> tuple[Value, Value]:
+    """The embedding's table and the gradient that the head left for it."""
+    role = Role.ACTIVATION if structure.implementation.cross_entropy == "chunked" else Role.TEMPORARY
+    return table, Value(f"{table.name}.grad", table.shape, table.item, role, Component.HEAD)
 
 
 def _frame(start: Segment, finish: Segment, structure: _Structure) -> None:
@@ -175,7 +191,7 @@ def _frame(start: Segment, finish: Segment, structure: _Structure) -> None:
         operations[-1].frees.extend([*inputs, *losses, *scalars])
 
 
-def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early_gradient: Value | None = None) -> Segment:
+def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early: tuple[Value, Value] | None = None) -> Segment:
     graph.resolve(structure.precision)
     table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS
     forward = Forward()
@@ -183,18 +199,20 @@ def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early_
         forward.component = node.component
         table[node.operation](forward, node)
     forward.finish(graph)
+    backward = _backward(graph, forward, uses, early, accumulating=False)
     return Segment(
         graph.name,
         tuple(graph.parameters),
         tuple(forward.operations),
-        tuple(_backward(graph, forward, uses, early_gradient, accumulating=False)),
-        tuple(_backward(graph, forward, uses, early_gradient, accumulating=True)),
+        tuple(backward.operations),
+        tuple(_backward(graph, forward, uses, early, accumulating=True).operations),
         tuple(graph.kept),
         tuple(value for value in graph.inputs if value.name == "selection_bias"),
+        tuple(backward.early_gradients),
     )
 
 
-def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: Value | None, *, accumulating: bool) -> list[Operation]:
+def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: tuple[Value, Value] | None, *, accumulating: bool) -> Backward:
     back = Backward(accumulating=accumulating)
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
@@ -209,11 +227,11 @@ def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: Val
             back.references[gradient] = 1
         back.gradients[output] = gradient
     if early is not None:
-        gradient = Value(f"{early.name}.grad", early.shape, early.item, Role.TEMPORARY, Component.HEAD)
+        parameter, gradient = early
         back.references[gradient] = 1
-        back.gradients[early] = gradient
+        back.gradients[parameter] = gradient
     back.run(forward.autograd, {parameter: uses.get(parameter, 1) for parameter in graph.parameters} | uses)
-    return back.operations
+    return back
 
 
 def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:

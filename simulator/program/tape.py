@@ -103,11 +103,15 @@ class Forward(Tape):
 
 @dataclass
 class Backward(Tape):
-    """The backward tape of one graph. ``accumulating``: gradients of an earlier micro-batch are there already."""
+    """The backward tape of one graph. ``accumulating``: gradients of an earlier micro-batch are there already.
+
+    ``early_gradients``: those that the forward pass made.
+    """
 
     accumulating: bool = False
     references: dict[Value, int] = field(default_factory=dict)
     gradients: dict[Value, Value] = field(default_factory=dict)
+    early_gradients: list[Value] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(Phase.BACKWARD)
@@ -186,6 +190,8 @@ class Backward(Tape):
             self.references[kept] = 1
             self.emit("add_", Kind.POINTWISE, (kept, gradient), (kept,))
             self.drop(gradient)
+        elif gradient.storage.role is Role.ACTIVATION:
+            self.early_gradients.append(gradient.storage)
         else:
             gradient.storage.role = Role.GRADIENT
             gradient.storage.component = parameter.component

@@ -16,7 +16,8 @@ class Implementation(Spec):
     ``eager`` norms and SwiGLU are written in plain tensor operations and keep every intermediate; ``recompute`` keeps the
     inputs alone and computes the rest again in backward. ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
     and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert. ``permutation``: ``index_add`` sums rows into zeros,
-    ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient.
+    ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient, ``chunked``
+    holds the logits of some tokens at a time.
     ``compile``: each decoder block and the final norm through torch.compile, which fuses what is written in plain operations.
     """
 
@@ -25,7 +26,7 @@ class Implementation(Spec):
     swiglu: Literal["eager", "recompute"] = "recompute"
     permutation: Literal["index_add", "gather"] = "index_add"
     experts: Literal["grouped", "packed", "loop"] = "grouped"
-    cross_entropy: Literal["eager", "in-place"] = "eager"
+    cross_entropy: Literal["eager", "in-place", "chunked"] = "eager"
     optimizer: Literal["fused", "for-loop"] = "fused"
     compile: Literal["none", "block"] = "none"
 
@@ -83,6 +84,7 @@ class Plan(Spec):
             degrees = f"ep ({self.ep})" if self.etp == 1 else f"ep x etp ({self.ep} x {self.etp})"
             raise ValueError(f"{degrees} must divide ranks ({self.ranks})" + (f" / pp ({self.pp})" if self.pp > 1 else ""))
         self._check_sharding()
+        self._check_implementation()
         self._check_pipeline()
         if self.global_batch is not None and self.global_batch % (self.micro_batch * self.dp):
             raise ValueError(f"global_batch ({self.global_batch}) must be a multiple of micro_batch x dp ({self.micro_batch} x {self.dp})")
@@ -104,6 +106,16 @@ class Plan(Spec):
             raise ValueError(f"replicas ({self.replicas}) are copies of a sharded state: they need zero_stage 2 or 3 (legal: 1)")
         if self.dp % self.replicas or (self.replicas > 1 and self.dp * self.tp == self.replicas):
             raise ValueError(f"replicas ({self.replicas}) must divide the {self.dp} data-parallel ranks and leave some to shard over")
+
+    def _check_implementation(self) -> None:
+        if self.zero_stage and self.precision == "bf16-split":
+            raise ValueError("precision bf16-split is not supported with a zero_stage: its remainders are not sharded (legal: fp32, bf16-mixed, bf16)")
+        if self.etp > 1 and self.implementation.experts == "packed":
+            raise ValueError(f"implementation.experts packed has gate and up in one matrix, which etp ({self.etp}) cannot slice (legal: grouped, loop)")
+        if self.implementation.compile != "none":
+            for field in ("ep", "tp", "pp", "etp", "zero_stage"):
+                if (value := getattr(self, field)) > 1:
+                    raise ValueError(f"implementation.compile block takes a block as one graph, which {field} ({value}) cuts (legal: none)")
 
     def _check_pipeline(self) -> None:
         if (self.virtual_stages > 1) != (self.schedule == "interleaved"):

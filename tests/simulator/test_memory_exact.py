@@ -95,7 +95,8 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "selection bias of one of two groups": ({"blocks": [blocks(moe(router="sigmoid", selection_bias=True), count=1), blocks(moe())]}, {"global_batch": 6}),
     "shared experts": ({"blocks": [blocks(moe(shared_width=40))]}, {}),
     "shared experts, everything eager": (
-        {"blocks": [blocks(moe(shared_width=96))]}, {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}},
+        {"blocks": [blocks(moe(shared_width=96))]},
+        {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}},
     ),
     "half the capacity": ({"blocks": [blocks(moe(capacity_factor=0.5))]}, {}),
     "capacity of all tokens": ({"blocks": [blocks(moe(capacity_factor=8.0))]}, {"global_batch": 4}),
@@ -116,6 +117,19 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "eager norm": ({}, {"implementation": {"norm": "eager"}}),
     "eager SwiGLU": ({}, {"implementation": {"swiglu": "eager"}}),
     "everything eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}}),
+    "chunked cross-entropy": ({}, {"implementation": {"cross_entropy": "chunked"}}),
+    "chunked cross-entropy, three chunks, untied": (
+        {"tied_embeddings": False, "vocabulary": 2048},
+        {"micro_batch": 10, "implementation": {"cross_entropy": "chunked"}},
+    ),
+    "chunked cross-entropy, three chunks, two micro-batches": (
+        {"vocabulary": 2048},
+        {"micro_batch": 10, "global_batch": 20, "implementation": {"cross_entropy": "chunked"}},
+    ),
+    "chunked cross-entropy, untied, two micro-batches": (
+        {"tied_embeddings": False},
+        {"micro_batch": 10, "global_batch": 20, "implementation": {"cross_entropy": "chunked"}},
+    ),
     "dense": ({"blocks": [blocks({"kind": "dense", "hidden_width": 96})]}, {}),
     "dense, eager SwiGLU, untied": (
         {"blocks": [blocks({"kind": "dense", "hidden_width": 96})], "tied_embeddings": False},
@@ -160,7 +174,7 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
-@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3"])
+@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied"])
 def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
     model, plan = SHAPES[name]
     assert_equal_categories(*resolved(model, plan | {"precision": precision}))
@@ -200,6 +214,7 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         "implementation": {
             "norm": draw(st.sampled_from(["eager", "recompute"])),
             "swiglu": draw(st.sampled_from(["eager", "recompute"])),
+            "cross_entropy": draw(st.sampled_from(["eager", "chunked"])),
             "experts": draw(st.sampled_from(["grouped", "loop"])),
             "optimizer": draw(st.sampled_from(["fused", "for-loop"])),
         },

@@ -3,12 +3,14 @@
 Shapes: T tokens, D width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from simulator.components import Component
+from trainer.kernels.chunked_cross_entropy import chunked_linear_cross_entropy
 from trainer.kernels.precision import at_least_fp32
 from trainer.measure.scope import scope
 
@@ -52,4 +54,7 @@ def _plain(logits_TV: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
 
 def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:
     """Mean of -log softmax(x W^T)[label], fp32."""
-    return _LinearCrossEntropy.apply(x_TD, weight_VD, labels_T)  # type: ignore[no-untyped-call, no-any-return]
+    return _LinearCrossEntropy.apply(x_TD, weight_VD.to(x_TD.dtype), labels_T)  # type: ignore[no-untyped-call, no-any-return]
+
+
+LINEAR_CROSS_ENTROPIES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"in-place": linear_cross_entropy, "chunked": chunked_linear_cross_entropy}

@@ -123,12 +123,17 @@ class _Ledger:
             if phase is Phase.BACKWARD:
                 self.owned[Role.ACTIVATION] = self.tracker.bytes_by_component(Role.ACTIVATION)
                 self.inputs_bytes = self.tracker.bytes_by_component(Role.INPUT).total()
-            elif phase is Phase.OPTIMIZER:
-                for name, parameter in self.model.named_parameters():
-                    if parameter.grad is not None:
-                        self.tracker.relabel(parameter.grad, Role.GRADIENT, _owner(name))
+            else:
+                self._take_gradients()
+            if phase is Phase.OPTIMIZER:
                 self.owned[Role.GRADIENT] = self.tracker.bytes_by_component(Role.GRADIENT)
         self.tracker.observe(phase, component)
+
+    def _take_gradients(self) -> None:
+        """A gradient is one once it lies in ``.grad``: looked at after every backward pass."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                self.tracker.relabel(parameter.grad, Role.GRADIENT, _owner(name))
 
     def memory(self) -> Memory:
         """The memory part of the report."""

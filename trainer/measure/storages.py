@@ -63,8 +63,14 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def relabel(self, tensor: torch.Tensor, role: Role, component: Component) -> None:
         """Give the storage of ``tensor`` its role once it is known (a gradient is one when it lies in ``.grad``)."""
-        storage = self.live.get(tensor.untyped_storage()._cdata)
-        if storage is not None:
+        key = tensor.untyped_storage()._cdata
+        storage = self.live.get(key)
+        if storage is None:
+            return
+        if storage.role is Role.ACTIVATION:
+            # A gradient that the forward pass made: it was an activation until now, and so it stays in what was noted of the peak.
+            self.live[key] = Storage(storage.bytes, component, role)
+        else:
             storage.role, storage.component = role, component
 
     def bytes_by_component(self, role: Role) -> Counter[Component]:

@@ -80,7 +80,9 @@ def _dispatched(x_TD: Tensor, routing: Routing, permutation: Permutation, capaci
     weight_TK, expert_TK, record = routing
     del routing
     with scope(Component.PERMUTATION):
-        order, empty_R1 = (permutation.order(expert_TK, record.counts_E), None) if capacity is None else order_with_capacity(expert_TK, record.counts_E, capacity)
+        order, empty_R1 = (
+            (permutation.order(expert_TK, record.counts_E), None) if capacity is None else order_with_capacity(expert_TK, record.counts_E, capacity)
+        )
         weight_R1 = permutation.reorder(weight_TK, order)[:, None]
         del weight_TK
         if empty_R1 is not None:

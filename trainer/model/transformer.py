@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from simulator.components import Component
 from simulator.specs import ModelSpec, MoeFeedForward, Plan
 from simulator.specs.model import BlockGroup
-from trainer.kernels.cross_entropy import linear_cross_entropy
+from trainer.kernels.cross_entropy import LINEAR_CROSS_ENTROPIES
 from trainer.kernels.precision import at_least_fp32
 from trainer.kernels.rope import tables
 from trainer.measure.scope import scope
@@ -83,7 +83,7 @@ class MoETransformer(nn.Module):
     def __init__(self, spec: ModelSpec, plan: Plan) -> None:
         super().__init__()
         self.spec = spec
-        self.in_place_cross_entropy = plan.implementation.cross_entropy == "in-place"
+        self.linear_cross_entropy = LINEAR_CROSS_ENTROPIES.get(plan.implementation.cross_entropy)
         self.compute_dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
         self.embedding = nn.Parameter(torch.empty(spec.vocabulary, spec.width))
         self.blocks = nn.ModuleList([Block(group, spec, plan) for group in spec.blocks for _ in range(group.count)])
@@ -115,10 +115,9 @@ class MoETransformer(nn.Module):
 
     def _cross_entropy(self, inputs_BS: Tensor, labels_BS: Tensor, records: list[RouterRecord]) -> Tensor:
         x_TD = self._final(self._decoded(inputs_BS, records))
-        if self.in_place_cross_entropy:
+        if self.linear_cross_entropy is not None:
             with scope(Component.HEAD):
-                weight_VD = (self.embedding if self.head is None else self.head.weight).to(x_TD.dtype)
-                return linear_cross_entropy(x_TD, weight_VD, self.own_tokens(labels_BS))
+                return self.linear_cross_entropy(x_TD, self.embedding if self.head is None else self.head.weight, self.own_tokens(labels_BS))
         with scope(Component.HEAD):
             logits_TV = self._logits(x_TD)
         with scope(Component.CROSS_ENTROPY):

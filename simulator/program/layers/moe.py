@@ -9,7 +9,6 @@ from simulator.specs import MoeFeedForward
 COMPUTE, FP32, INT64 = ItemKind.COMPUTE, ItemKind.FP32, ItemKind.INT64
 
 
-
 def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, router_z: bool, uniform: bool) -> tuple[Value, list[Value]]:
     """x + the weighted sum of the experts of each token; x is (T, D). Returns it and the auxiliary losses.
 

@@ -121,4 +121,4 @@ def lower_combine(tape: Forward, node: Node) -> None:
     tape.record((rows, token), (out,), (token,), rule)
 
 
-EXPERT_LOWERINGS = {"grouped": lower_grouped, "loop": lower_loop}
+EXPERT_LOWERINGS = {"grouped": lower_grouped, "packed": lower_grouped, "loop": lower_loop}

@@ -19,6 +19,7 @@ from simulator.program.sizes import ONE, B, C, D, E, G, H, J, K, S, T, V
 from simulator.program.sizes import F as HIDDEN
 from simulator.program.tape import Forward
 from simulator.specs import Implementation
+from trainer.kernels.chunked_cross_entropy import chunked_linear_cross_entropy
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
 from trainer.kernels.permutation import Order, combine, permute
@@ -27,13 +28,14 @@ from trainer.kernels.swiglu import SWIGLUS
 from trainer.model.linear import Linear
 from trainer.model.router import load_balancing_loss, normalised, router_z_loss
 
-NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "E": 4, "K": 2, "F": 24, "V": 32}
+NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "E": 4, "K": 2, "F": 24, "V": 32, "R": 10, "X": 1}
 ROWS = T * K
 COMPUTE, MASTER, FP32, INT32, INT64, BOOL = (ItemKind[name] for name in ("COMPUTE", "MASTER", "FP32", "INT32", "INT64", "BOOL"))
 DTYPES = {ItemKind.FP32: torch.float32, ItemKind.BF16: torch.bfloat16, ItemKind.INT32: torch.int32, ItemKind.INT64: torch.int64}
 
 
 PLAIN = Implementation()
+CHUNKED = Implementation(cross_entropy="chunked")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ KERNELS = {
     "mask": Kernel("mask", (((ROWS, ONE), FP32), ((ROWS, ONE), BOOL)), (((ROWS, ONE), FP32),), lambda x, mask: x.masked_fill(mask, 0)),
     "permutation": Kernel("permute", (((T, D), COMPUTE), ((ROWS,), INT64)), (((ROWS, D), COMPUTE),), lambda x, token: permute(x, order_of(token))),
     "combine": Kernel("combine", (((ROWS, D), COMPUTE), ((ROWS,), INT64)), (((T, D), COMPUTE),), lambda rows, token: combine(rows, order_of(token), 10)),
+    "chunked cross-entropy": Kernel(
+        "linear_cross_entropy", (((T, D), COMPUTE), ((V, D), MASTER), ((T,), INT64)), (((ONE,), FP32),), chunked_linear_cross_entropy, CHUNKED
+    ),
     "cross-entropy": Kernel(
         "cross_entropy", (((T, V), COMPUTE), ((T,), INT64)), (((ONE,), FP32),), lambda x, labels: F.nll_loss(F.log_softmax(x.float(), -1), labels)
     ),
@@ -165,4 +170,4 @@ def test_kernels_and_lowerings_go_by_the_same_names() -> None:
 def test_every_lowering_but_those_without_gradient_is_compared() -> None:
     without_gradient = {"count", "order", "order_with_capacity", "take_turns", "biased_topk"}
     whole_model = {"total_loss"}
-    assert {kernel.operation for kernel in KERNELS.values()} == set(lowerings(PLAIN)) - without_gradient - whole_model
+    assert {kernel.operation for kernel in KERNELS.values()} == (set(lowerings(PLAIN)) | set(lowerings(CHUNKED))) - without_gradient - whole_model
