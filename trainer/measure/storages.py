@@ -1,13 +1,16 @@
 """Count the bytes of live tensor storages, operation by operation, at dispatch.
 
-Every storage that an operation returns is registered when it is first seen and struck off when its last reference dies.
-What an operation allocates and frees inside itself is not seen.
+Every storage that an operation returns is registered when it is first seen and struck off when its last reference dies. A storage that
+is resized in place, as sharded parameters are when they are gathered and freed, is followed too. Of a tensor that is spread over ranks the
+local part counts. What an operation allocates and frees inside itself is not seen.
 """
 
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,6 +56,18 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.stretches: list[Instant] = []
         self.operations: Counter[tuple[Phase, Component]] = Counter()
 
+    def __enter__(self) -> Self:
+        """Begin to follow."""
+        self._resizes = _resizes_told(self._resized)
+        self._resizes.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Stop following."""
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._resizes.__exit__(None, None, None)
+
     def observe(self, phase: Phase, component: Component) -> None:
         """Take the component that the following operations belong to."""
         self.phase, self.component = phase, component
@@ -63,7 +78,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def relabel(self, tensor: torch.Tensor, role: Role, component: Component) -> None:
         """Give the storage of ``tensor`` its role once it is known (a gradient is one when it lies in ``.grad``)."""
-        key = tensor.untyped_storage()._cdata
+        key = _local(tensor).untyped_storage()._cdata
         storage = self.live.get(key)
         if storage is None:
             return
@@ -104,19 +119,55 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, tensor: torch.Tensor, role: Role, component: Component) -> bool:
         """Register the storage of ``tensor``; False when it is known."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self.live:
+        storage = _local(tensor).untyped_storage()
+        if storage._cdata in self.live:
             return False
-        self.live[key] = Storage(storage.nbytes(), component, role)
-        self.live_bytes += storage.nbytes()
-        weakref.finalize(storage, self._remove, key)
+        self._follow(storage, component, role)
         return True
+
+    def _follow(self, storage: torch.UntypedStorage, component: Component, role: Role) -> None:
+        self.live[storage._cdata] = Storage(storage.nbytes(), component, role)
+        self.live_bytes += storage.nbytes()
+        weakref.finalize(storage, self._remove, storage._cdata)
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        """Take the new size; a storage that was not followed is one that waited empty for what a collective brings."""
+        known = self.live.get(storage._cdata)
+        if known is None:
+            self._follow(storage, self.component, Role.COMMUNICATION)
+        else:
+            self.live_bytes += storage.nbytes() - known.bytes
+            self.live[storage._cdata] = Storage(storage.nbytes(), known.component, known.role)
+        if storage.nbytes():
+            self._note("resize_")
 
     def _remove(self, key: int) -> None:
         storage = self.live.pop(key, None)
         if storage is not None:
             self.live_bytes -= storage.bytes
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank has of a tensor that is spread over ranks."""
+    local = getattr(tensor, "_local_tensor", tensor)
+    return local if isinstance(local, torch.Tensor) else tensor
+
+
+@contextmanager
+def _resizes_told(observer: Any) -> Iterator[None]:
+    """Tell ``observer`` of every storage that is resized in place."""
+    original = torch.UntypedStorage.resize_
+
+    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+        result = original(storage, size)
+        observer(storage)
+        return result
+
+    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
 
 
 def _name(func: Any) -> str:
