@@ -34,13 +34,16 @@ def step_command(
 def fabric_command(
     models: Annotated[
         str, typer.Option(help="Models, with commas between: presets, YAML files or Hugging Face config.json.")
-    ] = "tiny-moe,olmoe-1b-7b,mixtral-8x7b",
+    ] = "olmoe-1b-7b,mixtral-8x7b,llama-3-8b,tiny-moe",
     fabric: Annotated[str, typer.Option("--fabric", "-f", help="Fabric: a preset of 'python -m fabrics list' or a YAML file.")] = "spine-leaf",
     settings: Annotated[list[str], typer.Option("--set", "-s", help="Set any field of model, plan, device or fabric: --set plan.micro_batch=4.")] = [],  # noqa: B006
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """What a fabric's parameters do to training: step time against oversubscription, latency per hop, link rate and spines.
+    """What a fabric's parameters do to training: oversubscription, latency per hop, link rate, spines, accelerators per node, expert-parallel degree.
+
+    Maps over two of them show where network, host, memory traffic or arithmetic holds the step back. By default a fine-grained MoE, a coarse one
+    and a dense model are compared.
 
     Example: python -m reports fabric --models tiny-moe,mixtral-8x7b --fabric spine-leaf
     """

@@ -31,7 +31,7 @@ def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
     at = _positions(fabric, drawn)
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    colours = colormaps["RdYlGn_r"]
+    colours = colormaps["cividis_r"]
     load = dict(zip(fabric.links, busy.tolist(), strict=True)) if busy is not None else {}
     fastest = max(graph.edges[tail, head]["bytes_per_s"] for tail, head in graph.edges)
     for tail, head in graph.edges:

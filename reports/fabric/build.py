@@ -6,18 +6,21 @@ from configuration.errors import ConfigurationError
 from configuration.overrides import Overrides
 from reports import provenance
 from reports.drawing import picture, saved
-from reports.fabric import exposed_share, step_time
+from reports.fabric import exposed_share, regions, step_time, tornado
+from reports.fabric.knobs import KNOBS
+from reports.fabric.maps import RegionMap, maps
 from reports.fabric.tiers import largest_exchange, tiers
 from reports.fabric.turning import Study, Turn, study
 from reports.fabric.verdicts import change, together, verdict
 from reports.page import Page, Picture, Section, Table
+from simulator.commands.network import group_cells
 from simulator.units import show_bytes, show_seconds
 
 LIMITS = (
     "Predictions, not measurements: kernel rates come from the device profile, link rates and latencies from the fabric's file.",
     "Network-bound means that exposed communication is the largest of four parts: network, host, memory traffic, arithmetic; not by how much.",
-    "Every expert gets the same number of tokens. Uneven routing makes all-to-all and experts slower.",
-    "Each parameter is turned alone, the others stay as they are; more spines at an unchanged link rate add capacity unless an oversubscription is set.",
+    "A map turns two parameters, every other figure one; more spines at an unchanged link rate add capacity unless an oversubscription is set.",
+    "Points of a map are predictions, the borders between them lie half way; whether a point would fit in memory is not drawn.",
 )
 
 
@@ -36,7 +39,7 @@ def build(models: list[str], fabric: str, settings: Overrides) -> Page:
         title="What the fabric does to training",
         subject=f"{graph.spec.name}: {graph.size} endpoints, device {first.device.name}. {'; '.join(plans)}",
         verdicts=(together(studies), *(verdict(each) for each in studies)),
-        sections=(_now(studies), *_turned(studies)),
+        sections=(_now(studies), _used(studies), *_mapped(studies), *_turned(studies)),
         provenance=(*provenance.of_page(()), ("Device", first.device.source), *_sources(first.network.fabric.spec.model_dump()), *defaults),
         limits=LIMITS,
     )
@@ -44,7 +47,9 @@ def build(models: list[str], fabric: str, settings: Overrides) -> Page:
 
 def _plan(each: Study) -> str:
     plan = each.question.plan
-    return f"{plan.ranks} ranks, ep {plan.ep}, {plan.micro_batch} × {plan.sequence} tokens, {plan.precision}"
+    load = each.question.network.load.text
+    spread = f", expert load {load}" if each.question.model.expert_counts else ""
+    return f"{plan.ranks} ranks, ep {plan.ep}, {plan.micro_batch} × {plan.sequence} tokens, {plan.precision}{spread}"
 
 
 def _defaults(each: Study) -> str:
@@ -75,25 +80,64 @@ def _now(studies: list[Study]) -> Section:
             f"{show_bytes(exchange.bytes_per_call)} each ({exchange.component})."
         )
         pictures = (saved("tiers", caption, tiers(heaviest, exchange)),)
-    return Section("As it is", (), (Table("One step on this fabric", headers, tuple(rows)), _what_if(studies), *pictures))
+    return Section("As it is", (), (Table("One step on this fabric", headers, tuple(rows)), *pictures, *_what_if(studies)))
 
 
-def _what_if(studies: list[Study]) -> Table:
-    names = list(dict.fromkeys(name for each in studies for name in each.what_if))
+def _what_if(studies: list[Study]) -> tuple[Table | Picture, ...]:
+    names = tornado.names(studies)
+    if not names:
+        return ()
     rows = tuple((name, *(change(each, name) for each in studies)) for name in names)
-    return Table("Change of the step's time when the fabric changes", ("change", *(each.model for each in studies)), rows)
+    table = Table("Change of the step's time when the fabric changes", ("change", *(each.model for each in studies)), rows)
+    height = 0.28 * len(names) * len(studies) + 1.4
+    return table, picture("what_if", "Change of the step's time when the fabric or the placement changes.", partial(tornado.draw, studies=studies), height)
+
+
+def _used(studies: list[Study]) -> Section:
+    """Which parallel group of each plan uses which tier, and what it exposes."""
+    headers = ("model", "group", "ranks", "bytes a rank sends", "tiers (busiest link)", "time", "exposed", "of the step")
+    rows = []
+    for each in studies:
+        for use in each.groups:
+            name, ranks, layout, _, size, tiers_used, time, _, exposed, share = group_cells(use)
+            rows.append((each.model, name, f"{ranks}, {layout}", size, tiers_used, time, exposed, share))
+    text = (
+        "A group is as fast as the fullest link on its way. For each tier: what share of the transfer of the group's largest collective the busiest link up to "
+        "that kind of switch is busy; 100% sets the pace. Exposed is what the step lasts longer than on a network that costs nothing."
+    )
+    return Section("Which parallel group uses which tier", (text,), (Table("Parallel groups of each plan", headers, tuple(rows)),))
+
+
+def _mapped(studies: list[Study]) -> tuple[Section, ...]:
+    """Maps of what holds the steps back."""
+    sections = []
+    for row in maps(studies):
+        across, upwards = row[0].across, row[0].upwards
+        title = f"What holds the step back: {across.label} and {upwards.label}"
+        name = f"regions_{across.field}_{upwards.field}"
+        figure = picture(name, f"{title}; every cell a prediction, the star is the fabric as it is.", partial(regions.draw, maps=row), 4.6)
+        sections.append(Section(title, (), (figure, _crossings(row))))
+    return tuple(sections)
+
+
+def _crossings(row: list[RegionMap]) -> Table:
+    across, upwards = row[0].across, row[0].upwards
+    headers = (upwards.label, *(each.model for each in row))
+    rows = tuple((upwards.show(value), *(each.told(place) for each in row)) for place, value in enumerate(row[0].y))
+    return Table(f"Where the step turns network-bound along the {across.label}", headers, rows)
 
 
 def _turned(studies: list[Study]) -> tuple[Section, ...]:
-    turned = [turn.knob for turn in studies[0].turns]
-    left_out = studies[0].left_out
+    turned = [knob for knob in KNOBS if any(each.turn(knob) for each in studies)]
+    left_out = tuple(dict.fromkeys(text for each in studies for text in each.left_out))
     sections = []
     if turned:
         caption = "Share of the step that waits for the network, each parameter turned alone."
         height = 3.4 * -(-len(turned) // 2) + 0.4
-        sections.append(Section("All models together", left_out, (picture("exposed_share", caption, partial(exposed_share.draw, studies=studies), height),)))
-    for place, knob in enumerate(turned):
-        turns = [(each.model, each.turns[place]) for each in studies]
+        figure = picture("exposed_share", caption, partial(exposed_share.draw, studies=studies, knobs=turned), height)
+        sections.append(Section("All models together", left_out, (figure,)))
+    for knob in turned:
+        turns = [(each.model, turn) for each in studies if (turn := each.turn(knob)) is not None]
         caption = f"Step time against {knob.label}; dotted: as it is; dashed: where the step becomes network-bound."
         figure = picture(f"step_time_{knob.field}", caption, partial(step_time.draw, turns=turns), 4.0)
         sections.append(Section(knob.label.capitalize(), (knob.meaning,), (figure, _table(turns))))
@@ -101,10 +145,14 @@ def _turned(studies: list[Study]) -> tuple[Section, ...]:
 
 
 def _table(turns: list[tuple[str, Turn]]) -> Table:
-    first = turns[0][1]
-    headers = (first.knob.label, *(model for model, _ in turns))
-    rows = []
-    for place, value in enumerate(first.values):
-        times = [turn.reports[place].time for _, turn in turns]
-        rows.append((first.knob.show(value), *(f"{show_seconds(time.step_s)} ({time.exposed_communication_s / time.step_s:.1%})" for time in times)))
-    return Table(f"Step time against {first.knob.label}; in brackets the exposed share", headers, tuple(rows))
+    knob = turns[0][1].knob
+    headers = (knob.label, *(model for model, _ in turns))
+    rows = [(knob.show(value), *(_cell(turn, value) for _, turn in turns)) for value in sorted({value for _, turn in turns for value in turn.values})]
+    return Table(f"Step time against {knob.label}; in brackets the exposed share", headers, tuple(rows))
+
+
+def _cell(turn: Turn, value: float) -> str:
+    if value not in turn.values:
+        return "–"
+    time = turn.reports[turn.values.index(value)].time
+    return f"{show_seconds(time.step_s)} ({time.exposed_communication_s / time.step_s:.1%})"

@@ -1,4 +1,4 @@
-"""Predictions while one parameter of the fabric is turned, and where the step becomes network-bound."""
+"""Predictions while one parameter of the fabric or of the plan is turned, and where the step becomes network-bound."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,25 +8,36 @@ from math import exp, log
 
 from configuration.errors import ConfigurationError
 from configuration.overrides import Overrides
+from configuration.spec import validated
 from fabrics.loading import load_fabric
 from reports.fabric.knobs import KNOBS, Knob
+from simulator.network_explanation import Change, GroupUse, groups_used, what_if
 from simulator.question import Question, ask
 from simulator.records.step_report import StepReport
+from simulator.specs import Plan
 
 NETWORK_BOUND = "network-bound"
 HALVINGS = 7
 """A crossing is told to 1/128 of the grid's step in the logarithm, finer than a figure can show."""
+FEWEST = 2
+"""Values of a knob below which turning it shows nothing."""
+
+Predict = Callable[[Overrides], StepReport]
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One model's predictions over the values of one knob; ``crossing``: the value from which on the step is network-bound, if it starts or ceases to be."""
+    """One model's predictions over the values of one knob; ``crossing``: the value from which on the step is network-bound, if it starts or ceases to be.
+
+    ``otherwise``: what holds the step back on the other side of the crossing.
+    """
 
     knob: Knob
     now: float
     values: tuple[float, ...]
     reports: tuple[StepReport, ...]
     crossing: float | None
+    otherwise: str = ""
 
     @property
     def always_bound(self) -> bool:
@@ -36,14 +47,20 @@ class Turn:
 
 @dataclass(frozen=True)
 class Study:
-    """One model on the fabric: as it is, and with each knob turned; ``left_out`` says which knobs do not apply and why."""
+    """One model on the fabric: as it is, and with each knob turned; ``left_out`` says which knobs do not apply and why; ``predict`` takes changes."""
 
     model: str
     question: Question
     report: StepReport
+    groups: tuple[GroupUse, ...]
     turns: tuple[Turn, ...]
     left_out: tuple[str, ...]
-    what_if: dict[str, float]
+    what_if: tuple[Change, ...]
+    predict: Predict
+
+    def turn(self, knob: Knob) -> Turn | None:
+        """The predictions over a knob; None where it does not apply."""
+        return next((turn for turn in self.turns if turn.knob == knob), None)
 
 
 def network_bound(report: StepReport) -> bool:
@@ -53,78 +70,74 @@ def network_bound(report: StepReport) -> bool:
 
 def study(model: str, fabric: str, settings: Overrides) -> Study:
     """Turn every knob for one model. Raises ConfigurationError when model, plan and fabric do not go together as they are."""
-
     question = ask(model, fabric, settings=settings)
-
-    def predict(changes: dict[str, float | int]) -> StepReport:
-        changed = load_fabric(fabric, {**settings.get("fabric", {}), **changes})
-        return replace(question, network=question.network.on(changed)).answer()
-
+    predict = partial(_predict, question, fabric, settings)
     report = question.answer()
     turns, left_out = [], []
     for knob in KNOBS:
-        now = knob.now(question.network.fabric)
+        now = knob.now(question)
         if now is None:
-            left_out.append(f"{knob.label}: {question.network.fabric.spec.kind} fabrics have no such parameter")
+            owner = f"{question.network.fabric.spec.kind} fabrics have" if knob.of == "fabric" else f"{question.model.name} has"
+            left_out.append(f"{knob.label}: {owner} no such parameter")
             continue
+        turn = _turn(knob, now, partial(_at, predict, question, knob))
+        if turn is None:
+            left_out.append(f"{knob.label}: no other value goes with the rest of the fabric and the plan")
+        else:
+            turns.append(turn)
+    changes = tuple(what_if(question, report))
+    return Study(model, question, report, tuple(groups_used(question, report)), tuple(turns), tuple(left_out), changes, predict)
+
+
+def _at(predict: Predict, question: Question, knob: Knob, value: float) -> StepReport:
+    return predict(knob.change(question.network.fabric, value))
+
+
+def _predict(question: Question, fabric: str, settings: Overrides, changes: Overrides) -> StepReport:
+    """The step with fields of fabric and plan changed. Raises ConfigurationError where that cannot be."""
+    network = question.network
+    if "fabric" in changes:
+        network = network.on(load_fabric(fabric, {**settings.get("fabric", {}), **changes["fabric"]}))
+    if "plan" not in changes:
+        return replace(question, network=network).answer()
+    plan = validated(Plan, {**question.plan.model_dump(), **changes["plan"]}, "plan")
+    plan.check_against(question.model)
+    return replace(question, plan=plan, network=network.under(plan)).answer()
+
+
+def _turn(knob: Knob, now: float, predict: Callable[[float], StepReport]) -> Turn | None:
+    found: dict[float, StepReport] = {}
+    for value in sorted({*knob.values, now}):
         try:
-            turns.append(_turn(knob, now, partial(_predict_at, predict, knob)))
-        except ConfigurationError as error:
-            left_out.append(f"{knob.label}: {error}")
-    return Study(model, question, report, tuple(turns), tuple(left_out), _what_if(turns, predict))
+            found[value] = predict(value)
+        except ConfigurationError:
+            continue
+    values, reports = tuple(found), tuple(found.values())
+    if len(values) < FEWEST:
+        return None
+    crossing, otherwise = _crossing(knob, values, reports, predict)
+    return Turn(knob, now, values, reports, crossing, otherwise)
 
 
-def _predict_at(predict: Callable[[dict[str, float | int]], StepReport], knob: Knob, value: float) -> StepReport:
-    return predict({knob.field: knob.setting(value)})
-
-
-def _turn(knob: Knob, now: float, predict: Callable[[float], StepReport]) -> Turn:
-    values = tuple(sorted({*knob.values, now}))
-    reports = tuple(predict(value) for value in values)
-    return Turn(knob, now, values, reports, _crossing(knob, values, reports, predict))
-
-
-def _crossing(knob: Knob, values: tuple[float, ...], reports: tuple[StepReport, ...], predict: Callable[[float], StepReport]) -> float | None:
-    """The first value, in the direction in which the knob hurts, at which the step is network-bound and was not before."""
-    bound = [network_bound(report) for report in reports]
+def _crossing(knob: Knob, values: tuple[float, ...], reports: tuple[StepReport, ...], predict: Callable[[float], StepReport]) -> tuple[float | None, str]:
+    """The first value, in the direction in which the knob hurts, at which the step is network-bound and was not before; and what bound it before."""
     order = list(range(len(values)))
     if not knob.more_is_worse:
         order.reverse()
     for before, after in pairwise(order):
-        if not bound[before] and bound[after]:
-            return values[after] if knob.whole else _bisected(values[before], values[after], predict)
-    return None
+        if not network_bound(reports[before]) and network_bound(reports[after]):
+            if knob.whole:
+                return values[after], reports[before].bottleneck
+            return _bisected(values[before], values[after], reports[before].bottleneck, predict)
+    return None, ""
 
 
-def _bisected(free: float, bound: float, predict: Callable[[float], StepReport]) -> float:
+def _bisected(free: float, bound: float, otherwise: str, predict: Callable[[float], StepReport]) -> tuple[float, str]:
     for _ in range(HALVINGS):
         middle = exp((log(free) + log(bound)) / 2)
-        if network_bound(predict(middle)):
+        report = predict(middle)
+        if network_bound(report):
             bound = middle
         else:
-            free = middle
-    return bound
-
-
-def _what_if(turns: list[Turn], predict: Callable[[dict[str, float | int]], StepReport]) -> dict[str, float]:
-    """Seconds of a step after one change of the fabric, for the changes that apply to it."""
-    changes: dict[str, dict[str, float | int]] = {}
-    for turn in turns:
-        if turn.knob.field == "oversubscription" and turn.now != 1:
-            changes["no oversubscription"] = {"oversubscription": 1}
-        if turn.knob.field == "oversubscription":
-            changes["twice the oversubscription"] = {"oversubscription": 2 * turn.now}
-        if turn.knob.field == "link_bytes_per_s":
-            changes["links of twice the rate"] = {"link_bytes_per_s": 2 * turn.now}
-            changes["links of half the rate"] = {"link_bytes_per_s": turn.now / 2}
-        if turn.knob.field == "hop_latency_s":
-            changes["ten times the latency per link"] = {"hop_latency_s": 10 * turn.now}
-        if turn.knob.field == "spines":
-            changes["twice the spines"] = {"spines": round(2 * turn.now)}
-    found = {}
-    for name, change in changes.items():
-        try:
-            found[name] = predict(change).time.step_s
-        except ConfigurationError:
-            continue
-    return found
+            free, otherwise = middle, report.bottleneck
+    return bound, otherwise

@@ -12,7 +12,8 @@ def verdict(study: Study) -> str:
     report = study.report
     share = report.time.exposed_communication_s / report.time.step_s
     link = f", hottest link {report.bottleneck_link}" if report.bottleneck_link else ""
-    said = [f"{study.model} is {report.bottleneck} as it is: {show_seconds(report.time.step_s)} a step, {share:.0%} of it exposed communication{link}."]
+    step = f"{study.model} is {report.bottleneck} as it is: {show_seconds(report.time.step_s)} a step, {share:.0%} of it exposed communication{link}."
+    said = [step, exposing(study)]
     crossed = [turn for turn in study.turns if turn.crossing is not None]
     always = [turn for turn in study.turns if turn.always_bound]
     never = [turn for turn in study.turns if turn.crossing is None and not turn.always_bound]
@@ -25,13 +26,14 @@ def verdict(study: Study) -> str:
     if report.fits is False and report.device_memory_bytes is not None:
         need = f"{show_bytes(report.memory.peak_allocated_bytes)} of {show_bytes(report.device_memory_bytes)}"
         said.append(f"It does not fit ({need} a rank): the times are those of a device with more memory.")
-    return " ".join(said)
+    return " ".join(filter(None, said))
 
 
 def crossing(turn: Turn) -> str:
     """From which value of a knob on the step is network-bound; only of a turn that has a crossing."""
     assert turn.crossing is not None
-    return f"{turn.knob.label} {turn.knob.show(turn.crossing)} {'upwards' if turn.knob.more_is_worse else 'downwards'}"
+    way = "upwards" if turn.knob.more_is_worse else "downwards"
+    return f"{turn.knob.label} {turn.knob.show(turn.crossing)} {way} ({turn.otherwise} before)"
 
 
 def _ranges(turns: list[Turn]) -> str:
@@ -40,9 +42,12 @@ def _ranges(turns: list[Turn]) -> str:
 
 def change(study: Study, name: str) -> str:
     """The step's time after one change of the fabric, against what it is now."""
-    if name not in study.what_if:
+    found = next((change for change in study.what_if if change.name == name), None)
+    if found is None:
         return "–"
-    share = study.what_if[name] / study.report.time.step_s - 1
+    if found.times is None:
+        return "ranks are cut off"
+    share = found.times - 1
     return f"{share:+.0%}" if abs(share) >= UNFELT else "under 1%"
 
 
@@ -54,3 +59,13 @@ def together(studies: list[Study]) -> str:
         return f"The network holds back none of these models: {', '.join(free)}."
     rest = f"; it does not hold back {', '.join(free)}" if free else ""
     return f"The network holds back {', '.join(held)}{rest}."
+
+
+def exposing(study: Study) -> str:
+    """Which parallel group waits most for the network, and over what."""
+    first = study.groups[0] if study.groups else None
+    if first is None or first.exposed_share < UNFELT:
+        return ""
+    tier = max(first.tiers, key=lambda name: first.tiers[name])
+    share = f"{first.exposed_share:.0%} of the step"
+    return f"Most of it waits for groups of {first.ranks} ({first.group}, {share}), whose fullest links lead up to the {tier} tier."
