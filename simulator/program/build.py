@@ -20,6 +20,7 @@ from simulator.program.operations import Operation
 from simulator.program.optimizer import bias_update, end_of_loop, fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
+from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
@@ -85,13 +86,14 @@ class _Structure:
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
+    recomputation: str | tuple[str, ...]
 
 
 def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None)."""
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
-    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings, plan.routing == "uniform")
+    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation)
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
@@ -196,23 +198,25 @@ def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early:
     table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS
     forward = Forward()
     for node in graph.nodes:
-        forward.component = node.component
-        table[node.operation](forward, node)
-    forward.finish(graph)
-    backward = _backward(graph, forward, uses, early, accumulating=False)
+        forward.lower(node, table)
+    recomputed = recompute(graph, forward, structure.recomputation, table)
+    forward.finish(graph, recomputed.saved)
+    backward = _backward(graph, forward, recomputed, uses, early, accumulating=False)
     return Segment(
         graph.name,
         tuple(graph.parameters),
         tuple(forward.operations),
         tuple(backward.operations),
-        tuple(_backward(graph, forward, uses, early, accumulating=True).operations),
+        tuple(_backward(graph, forward, recomputed, uses, early, accumulating=True).operations),
         tuple(graph.kept),
         tuple(value for value in graph.inputs if value.name == "selection_bias"),
         tuple(backward.early_gradients),
     )
 
 
-def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: tuple[Value, Value] | None, *, accumulating: bool) -> Backward:
+def _backward(
+    graph: Graph, forward: Forward, recomputed: Recomputed, uses: dict[Value, int], early: tuple[Value, Value] | None, *, accumulating: bool
+) -> Backward:
     back = Backward(accumulating=accumulating)
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
@@ -230,7 +234,7 @@ def _backward(graph: Graph, forward: Forward, uses: dict[Value, int], early: tup
         parameter, gradient = early
         back.references[gradient] = 1
         back.gradients[parameter] = gradient
-    back.run(forward.autograd, {parameter: uses.get(parameter, 1) for parameter in graph.parameters} | uses)
+    back.run(forward.autograd, {parameter: uses.get(parameter, 1) for parameter in graph.parameters} | uses, recomputed.spans)
     return back
 
 

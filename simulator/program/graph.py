@@ -71,12 +71,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Node:
-    """One step of a layer: ``operation`` says which lowering makes real operations of it."""
+    """One step of a layer: ``operation`` says which lowering makes real operations of it.
+
+    ``holds``: what has a name until the step is done, whether its last operation reads it or not.
+    """
 
     operation: str
     component: Component
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    holds: tuple[Value, ...] = ()
 
 
 @dataclass
@@ -105,11 +109,23 @@ class Graph:
         self.inputs.append(value)
         return value
 
-    def add(self, operation: str, component: Component, inputs: tuple[Value, ...], *outputs: tuple[str, Shape, ItemKind]) -> tuple[Value, ...]:
-        """Append a node; its outputs are given as (name, shape, element type)."""
+    def add(
+        self,
+        operation: str,
+        component: Component,
+        inputs: tuple[Value, ...],
+        *outputs: tuple[str, Shape, ItemKind],
+        holds: tuple[Value, ...] = (),
+        releases: tuple[Value, ...] = (),
+    ) -> tuple[Value, ...]:
+        """Append a node; its outputs are given as (name, shape, element type). It holds its inputs but those that it ``releases`` early."""
         made = tuple(Value(name, shape, item, component=component) for name, shape, item in outputs)
-        self.nodes.append(Node(operation, component, inputs, made))
+        self.nodes.append(Node(operation, component, inputs, made, (*(value for value in inputs if value not in releases), *holds)))
         return made
+
+    def hold(self, *values: Value) -> None:
+        """Let the last node hold further values."""
+        self.nodes[-1] = replace(self.nodes[-1], holds=(*self.nodes[-1].holds, *values))
 
     def values(self) -> "set[Value]":
         """Every value that the graph names, bases of views included."""

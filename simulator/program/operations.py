@@ -41,6 +41,7 @@ class Operation:
     """``launches`` calls of one kernel.
 
     ``allocates``/``frees``: storages that begin with it and that end after it. ``traffic``: what moves between memory and chip.
+    ``holds``: storages that live as long as this though it does not read them. ``again``: of the forward pass, in the backward pass.
     """
 
     name: str
@@ -56,3 +57,5 @@ class Operation:
     exchange: Exchange | None = None
     launches: Size = ONE
     traffic: tuple[Value, ...] = ()
+    holds: tuple[Value, ...] = ()
+    again: bool = False

@@ -6,7 +6,7 @@ a parameter's first gradient is taken over as it is, later ones are added in pla
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulator.components import Component, Kind, Phase, Role
 from simulator.program.graph import Graph, ItemKind, Node, Shape, Value
@@ -59,13 +59,22 @@ class Tape:
 
 @dataclass(frozen=True)
 class AutogradNode:
-    """A forward operation as autograd sees it. ``inputs``: those that may want a gradient."""
+    """A forward operation as autograd sees it. ``inputs``: those that may want a gradient. ``stop``: operations until all of ``saves`` are kept."""
 
     component: Component
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     saves: tuple[Value, ...]
     rule: Rule
+    stop: int
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """What backward runs before the first node of a stretch that kept nothing; ``copies``: the stretch's values to those of its second run."""
+
+    operations: tuple[Operation, ...]
+    copies: dict[Value, Value]
 
 
 class Forward(Tape):
@@ -74,14 +83,26 @@ class Forward(Tape):
     def __init__(self) -> None:
         super().__init__(Phase.FORWARD)
         self.autograd: list[AutogradNode] = []
+        self.starts: list[int] = []
+        """Of each node of the graph, how many autograd nodes were there before it."""
 
-    def record(self, inputs: Sequence[Value], outputs: Sequence[Value], saves: Sequence[Value], rule: Rule) -> None:
-        """Register what the last operations mean to autograd."""
-        self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule))
+    def record(self, inputs: Sequence[Value], outputs: Sequence[Value], saves: Sequence[Value], rule: Rule, *, custom: bool = False) -> None:
+        """Register what the last operations mean to autograd.
 
-    def finish(self, graph: Graph) -> None:
-        """Give every storage its beginning and its end."""
-        saved = {value.storage for node in self.autograd for value in node.saves}
+        A builtin operation keeps its inputs before it runs and its outputs afterwards, a ``custom`` function everything afterwards.
+        """
+        before = not custom and not {value.storage for value in saves} & {value.storage for value in outputs}
+        self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule, len(self.operations) - before))
+
+    def lower(self, node: Node, table: "dict[str, Lowering]") -> None:
+        """Write the operations of ``node``."""
+        self.component = node.component
+        self.starts.append(len(self.autograd))
+        table[node.operation](self, node)
+        self.operations[-1].holds += node.holds
+
+    def finish(self, graph: Graph, saved: frozenset[Value]) -> None:
+        """Give every storage its beginning and its end; ``saved``: what backward keeps."""
         staying = saved | {value.storage for value in (*graph.outputs, *graph.kept)}
         # The caller holds what it passed until the stretch returns; the last operation of the head is the step's, after that.
         returned = len(self.operations) - (2 if graph.name == "head" else 1)
@@ -93,7 +114,7 @@ class Forward(Tape):
                 if value.storage not in begun and value.storage.role not in PERSISTENT:
                     begun.add(value.storage)
                     operation.allocates.append(value.storage)
-            for value in (*operation.reads, *operation.writes):
+            for value in (*operation.reads, *operation.writes, *operation.holds):
                 if value.storage in begun and value.storage not in external:
                     last[value.storage] = index
         for storage, index in last.items():
@@ -140,20 +161,34 @@ class Backward(Tape):
         if storage in self._made:
             self._made.remove(storage)
 
-    def run(self, nodes: Sequence[AutogradNode], uses: dict[Value, int]) -> None:
-        """Emit the backward of ``nodes``. ``uses``: how many gradients each parameter waits for before it takes them."""
+    def run(self, nodes: Sequence[AutogradNode], uses: dict[Value, int], recomputations: Sequence[tuple[range, Recomputation]] = ()) -> None:
+        """Emit the backward of ``nodes``. ``uses``: how many gradients each parameter waits for before it takes them.
+
+        ``recomputations``: ranges of ``nodes`` that belong to the second run of a stretch.
+        """
         for node in nodes:
             for value in node.saves:
                 if value.storage.role not in PERSISTENT:
                     self.references[value.storage] = self.references.get(value.storage, 0) + 1
         waiting = dict(uses)
-        for node in reversed(nodes):
+        pending = {index: recomputation for span, recomputation in recomputations for index in span}
+        for index, node in reversed(list(enumerate(nodes))):
+            recomputation = pending.get(index)
+            if recomputation is not None:
+                for value, copy in recomputation.copies.items():
+                    if value in self.gradients:
+                        self.gradients[copy] = self.gradients.pop(value)
             incoming = [self.gradients.pop(value.storage, None) for value in node.outputs]
             present = [gradient for gradient in incoming if gradient is not None]
             if not present:
                 for value in node.saves:
                     self.drop(value)
                 continue
+            if recomputation is not None and node.saves:
+                self.operations += [
+                    replace(operation, allocates=list(operation.allocates), frees=list(operation.frees)) for operation in recomputation.operations
+                ]
+                pending = {at: other for at, other in pending.items() if other is not recomputation}
             self.component = node.component
             self._made = []
             outgoing = list(node.rule(self, present))

@@ -14,7 +14,8 @@ class Implementation(Spec):
     """Which kernel does each operation; the trainer registers kernels and the simulator lowerings under these names.
 
     ``eager`` norms and SwiGLU are written in plain tensor operations and keep every intermediate; ``recompute`` keeps the
-    inputs alone and computes the rest again in backward. ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
+    inputs alone and computes the rest again in backward, and so does ``triton``, in one pass on CUDA. ``router`` logits are in fp32: of
+    factors widened before (``fp32``) or as they are (``narrow``). ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
     and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert. ``permutation``: ``index_add`` sums rows into zeros,
     ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient, ``chunked``
     holds the logits of some tokens at a time.
@@ -23,7 +24,8 @@ class Implementation(Spec):
 
     attention: Literal["sdpa"] = "sdpa"
     norm: Literal["eager", "recompute"] = "recompute"
-    swiglu: Literal["eager", "recompute"] = "recompute"
+    swiglu: Literal["eager", "recompute", "triton"] = "recompute"
+    router: Literal["fp32", "narrow"] = "fp32"
     permutation: Literal["index_add", "gather"] = "index_add"
     experts: Literal["grouped", "packed", "loop"] = "grouped"
     cross_entropy: Literal["eager", "in-place", "chunked"] = "eager"
@@ -45,6 +47,9 @@ class Plan(Spec):
 
     ``auxiliary_loss_scope``: the tokens over which the load-balancing loss counts the experts' shares, which it is not linear in: those of one
     micro-batch, or (``global``) of the micro-batches that all data-parallel ranks run at the same time.
+    ``recomputation``: what a decoder block keeps nothing of but its inputs, and computes again in the backward pass: nothing, all of it
+    (``full``), or a list of parts: ``attention`` and ``feed_forward``, each with its norm, and ``experts``, from the permuted rows to
+    what the experts return.
     ``routing``: ``uniform`` deals tokens to experts in turn, whatever the router says, so that every expert gets the same number of
     rows: for benchmarks.
     ``precision``: ``bf16-mixed`` casts fp32 weights for every use; ``bf16-split`` trains the same fp32 weights, of which parameters are the
@@ -66,7 +71,7 @@ class Plan(Spec):
     schedule: Literal["gpipe", "1f1b", "interleaved"] = "1f1b"
     virtual_stages: PositiveInt = 1
     auxiliary_loss_scope: Literal["micro_batch", "global"] = "micro_batch"
-    recomputation: Literal["none"] = "none"
+    recomputation: Literal["none", "full"] | tuple[Literal["attention", "feed_forward", "experts"], ...] = "none"
     routing: Literal["learned", "uniform"] = "learned"
     precision: Literal["fp32", "bf16-mixed", "bf16-split", "bf16"] = "fp32"
     gradient_clipping: PositiveFloat | None = 1.0
@@ -76,6 +81,8 @@ class Plan(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "Plan":
+        if "feed_forward" in self.recomputation and "experts" in self.recomputation:
+            raise ValueError("recomputation: feed_forward contains experts (legal: one of them)")
         if self.cp != 1:
             raise ValueError(f"cp ({self.cp}): context parallelism is not supported (legal: 1)")
         if self.ranks % (self.tp * self.pp):
@@ -184,6 +191,9 @@ class Plan(Spec):
                 raise ConfigurationError(
                     f"plan.ep ({self.ep}) must divide the {experts} experts of {model.name} (legal on {self.ranks} ranks: {', '.join(map(str, legal))})"
                 )
+        if "experts" in self.recomputation and not model.expert_counts:
+            raise ConfigurationError(f"plan.recomputation: {model.name} has no experts (legal: none, full, attention, feed_forward)")
+        self._check_capacity(model)
         if self.ep > 1 and not model.expert_counts:
             raise ConfigurationError(f"plan.ep ({self.ep}): {model.name} has no experts to spread (legal: 1)")
         if self.etp > 1 and not model.expert_counts:
@@ -208,3 +218,9 @@ class Plan(Spec):
                     raise ConfigurationError(f"plan.tp ({self.tp}) must divide {field} ({width})")
             if self.tp > 1 and mixer.qk_norm == "width":
                 raise ConfigurationError(f"plan.tp ({self.tp}): {place}.mixer.qk_norm width normalises over all heads, which tp spreads over ranks (legal: 1)")
+
+    def _check_capacity(self, model: ModelSpec) -> None:
+        if all(group.feed_forward.kind == "dense" or group.feed_forward.capacity_factor is None for group in model.blocks):
+            return
+        if self.implementation.permutation != "index_add":
+            raise ConfigurationError(f"plan.implementation.permutation {self.implementation.permutation}: a capacity_factor needs index_add")

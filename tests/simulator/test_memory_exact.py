@@ -130,6 +130,11 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"tied_embeddings": False},
         {"micro_batch": 10, "global_batch": 20, "implementation": {"cross_entropy": "chunked"}},
     ),
+    "all of each block recomputed": ({}, {"recomputation": "full"}),
+    "all of each block recomputed, two micro-batches": ({"tied_embeddings": False}, {"recomputation": "full", "global_batch": 4}),
+    "attention recomputed": ({}, {"recomputation": ["attention"]}),
+    "feed-forwards recomputed": ({"blocks": [blocks({"kind": "dense", "hidden_width": 96}, count=1), blocks(moe())]}, {"recomputation": ["feed_forward"]}),
+    "attention and experts recomputed": ({"blocks": [blocks(moe(shared_width=24, top_k=4))]}, {"recomputation": ["attention", "experts"]}),
     "dense": ({"blocks": [blocks({"kind": "dense", "hidden_width": 96})]}, {}),
     "dense, eager SwiGLU, untied": (
         {"blocks": [blocks({"kind": "dense", "hidden_width": 96})], "tied_embeddings": False},
@@ -174,7 +179,7 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
-@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied"])
+@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied", "all of each block recomputed"])
 def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
     model, plan = SHAPES[name]
     assert_equal_categories(*resolved(model, plan | {"precision": precision}))
@@ -209,6 +214,7 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         "sequence": draw(st.integers(8, 128)),
         "micro_batch": micro_batch,
         "global_batch": micro_batch * draw(st.integers(1, 2)),
+        "recomputation": draw(st.sampled_from(["none", "full", ["attention"], ["feed_forward"], ["attention", "experts"]])),
         "routing": draw(st.sampled_from(["learned", "uniform"])),
         "gradient_clipping": draw(st.sampled_from([None, 1.0])),
         "implementation": {

@@ -7,6 +7,7 @@ from configuration.errors import ConfigurationError
 from simulator.specs import ModelSpec, Plan
 from trainer.model.compilation import compile_blocks
 from trainer.model.linear import RMSNorm
+from trainer.model.recomputation import recompute
 from trainer.model.transformer import MoETransformer
 
 INITIAL_DEVIATION = 0.02
@@ -26,6 +27,7 @@ def build_model(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") 
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
     model.to(device)
+    recompute(model, plan)
     if plan.implementation.compile == "block":
         compile_blocks(model)
     return model

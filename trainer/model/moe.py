@@ -10,7 +10,7 @@ from simulator.components import Component
 from simulator.specs import Implementation, MoeFeedForward
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.permutation import PERMUTATIONS, Order, Permutation
-from trainer.kernels.swiglu import SWIGLUS
+from trainer.kernels.swiglu import PACKED_SWIGLUS, SWIGLUS
 from trainer.measure.scope import scope
 from trainer.model.capacity import order_with_capacity
 from trainer.model.feed_forward import FeedForward
@@ -31,17 +31,20 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(spec.experts, spec.expert_width, width))
         self.linear = GROUPED_LINEARS[implementation.experts]
         self.swiglu = SWIGLUS[implementation.swiglu]
+        self.packed_swiglu = PACKED_SWIGLUS[implementation.swiglu]
 
     def forward(self, rows_RD: Tensor, weight_R1: Tensor, ends_E: Tensor) -> Tensor:
         return self._project(self._hidden(rows_RD, weight_R1, ends_E), ends_E)
 
     def _hidden(self, rows_RD: Tensor, weight_R1: Tensor, ends_E: Tensor) -> Tensor:
+        if self.packed:
+            with scope(Component.EXPERTS):
+                both_RG = self.linear(rows_RD, self.gate_up.to(rows_RD.dtype), ends_E)
+            with scope(Component.ACTIVATION):
+                return self.packed_swiglu(both_RG, weight_R1)
         with scope(Component.EXPERTS):
-            if self.packed:
-                gate_RF, up_RF = self.linear(rows_RD, self.gate_up.to(rows_RD.dtype), ends_E).chunk(2, -1)
-            else:
-                gate_RF = self.linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
-                up_RF = self.linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
+            gate_RF = self.linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
+            up_RF = self.linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
         with scope(Component.ACTIVATION):
             return self.swiglu(gate_RF, up_RF, weight_R1)
 
@@ -55,7 +58,7 @@ class MoE(nn.Module):
 
     def __init__(self, spec: MoeFeedForward, width: int, implementation: Implementation, *, load_balancing: bool, router_z: bool, uniform: bool) -> None:
         super().__init__()
-        self.router = Router(spec, width, load_balancing=load_balancing, router_z=router_z, uniform=uniform)
+        self.router = Router(spec, width, load_balancing=load_balancing, router_z=router_z, uniform=uniform, logits=implementation.router)
         self.experts = Experts(spec, width, implementation)
         self.permutation = PERMUTATIONS[implementation.permutation]
         self.shared = FeedForward(width, spec.shared_width, implementation.swiglu, Component.SHARED_EXPERTS) if spec.shared_width else None
@@ -64,8 +67,8 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord]:
         # Without gradients, in evaluation and generation, nothing is dropped: a token's fate would hang on its neighbours.
         capacity = self.spec.capacity(x_TD.shape[0]) if torch.is_grad_enabled() else None
-        rows_RD, weight_R1, order, record = _dispatched(x_TD, self.router(x_TD), self.permutation, capacity)
-        rows_RD = self.experts(rows_RD, weight_R1, order.ends_E)
+        weight_R1, order, record = _ordered(self.router(x_TD), self.permutation, capacity)
+        rows_RD = self.returned(x_TD, weight_R1, order)
         with scope(Component.COMBINE):
             out_TD = self.permutation.combine(rows_RD, order, x_TD.shape[0])
         if self.shared is None:
@@ -75,8 +78,16 @@ class MoE(nn.Module):
         with scope(Component.SHARED_EXPERTS):
             return out_TD + shared_TD, record
 
+    def returned(self, x_TD: Tensor, weight_R1: Tensor, order: Order) -> Tensor:
+        """What the experts return for each row, (R, D)."""
+        with scope(Component.PERMUTATION):
+            rows_RD = self.permutation.permute(x_TD, order)
+        out_RD: Tensor = self.experts(rows_RD, weight_R1, order.ends_E)
+        return out_RD
 
-def _dispatched(x_TD: Tensor, routing: Routing, permutation: Permutation, capacity: int | None) -> tuple[Tensor, Tensor, Order, RouterRecord]:
+
+def _ordered(routing: Routing, permutation: Permutation, capacity: int | None) -> tuple[Tensor, Order, RouterRecord]:
+    """The weight of each row, the order of rows, and what the router leaves behind."""
     weight_TK, expert_TK, record = routing
     del routing
     with scope(Component.PERMUTATION):
@@ -85,6 +96,4 @@ def _dispatched(x_TD: Tensor, routing: Routing, permutation: Permutation, capaci
         )
         weight_R1 = permutation.reorder(weight_TK, order)[:, None]
         del weight_TK
-        if empty_R1 is not None:
-            weight_R1 = weight_R1.masked_fill(empty_R1, 0)
-        return permutation.permute(x_TD, order), weight_R1, order, record
+        return weight_R1 if empty_R1 is None else weight_R1.masked_fill(empty_R1, 0), order, record

@@ -57,21 +57,29 @@ class Block(nn.Module):
     def forward(
         self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0
     ) -> tuple[Tensor, RouterRecord | None]:
-        with scope(Component.ATTENTION_NORM):
-            normalised_TD = self.attention_norm(x_TD)
-        mixed_TD = self.attention(normalised_TD, batch, angles, cache, layer)
+        mixed_TD = self.mixed(x_TD, batch, angles, cache, layer)
         with scope(Component.ATTENTION_OUTPUT):
             x_TD = x_TD + mixed_TD
         del mixed_TD
+        fed_TD, record = self.fed(x_TD)
+        with scope(Component.DENSE_FEED_FORWARD if record is None else Component.COMBINE):
+            return x_TD.add(fed_TD), record
+
+    def mixed(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None, layer: int) -> Tensor:
+        """attention(norm(x))."""
+        with scope(Component.ATTENTION_NORM):
+            normalised_TD = self.attention_norm(x_TD)
+        out_TD: Tensor = self.attention(normalised_TD, batch, angles, cache, layer)
+        return out_TD
+
+    def fed(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord | None]:
+        """feed_forward(norm(x)), and what a router leaves behind."""
         with scope(Component.FEED_FORWARD_NORM):
             normalised_TD = self.feed_forward_norm(x_TD)
         if isinstance(self.feed_forward, FeedForward):
-            fed_TD = self.feed_forward(normalised_TD)
-            with scope(Component.DENSE_FEED_FORWARD):
-                return x_TD.add(fed_TD), None
-        fed_TD, record = self.feed_forward(normalised_TD)
-        with scope(Component.COMBINE):
-            return x_TD.add(fed_TD), record
+            return self.feed_forward(normalised_TD), None
+        out_TD, record = self.feed_forward(normalised_TD)
+        return out_TD, record
 
 
 class MoETransformer(nn.Module):

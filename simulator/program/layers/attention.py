@@ -28,6 +28,6 @@ def attention(graph: Graph, x: Value, spec: GroupedQueryAttention) -> Value:
         (projected[name],) = graph.add("rope", Component.ROPE, (by_head, cosine, sine), (name, (B, S, heads, C), COMPUTE))
     value = projected["value"].viewed((B, S, G, C))
     (mixed,) = graph.add("attention", Component.ATTENTION, (projected["query"], projected["key"], value), ("mixed", (B, S, H, C), COMPUTE))
-    (out,) = graph.add("linear", Component.ATTENTION_OUTPUT, (mixed.viewed((T, H * C)), output), ("out", (T, D), COMPUTE))
+    (out,) = graph.add("linear", Component.ATTENTION_OUTPUT, (mixed.viewed((T, H * C)), output), ("out", (T, D), COMPUTE), holds=(normalised,))
     (x,) = graph.add("add", Component.ATTENTION_OUTPUT, (x, out), ("x", (T, D), COMPUTE))
     return x

@@ -22,5 +22,5 @@ def feed_forward(graph: Graph, x: Value, width: Size, component: Component, pref
     down = graph.parameter(f"{prefix}down", (D, width), component)
     gated, upped = (graph.add("linear", component, (x, weight), (weight.name, (T, width), COMPUTE))[0] for weight in (gate, up))
     (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped), ("hidden", (T, width), COMPUTE))
-    (out,) = graph.add("linear", component, (hidden, down), ("out", (T, D), COMPUTE))
+    (out,) = graph.add("linear", component, (hidden, down), ("out", (T, D), COMPUTE), holds=(x,))
     return out

@@ -28,7 +28,7 @@ def head(graph: Graph, x: Value, tied: Value | None, auxiliary_losses: tuple[str
     weight = tied if tied is not None else graph.parameter("head", (V, D), Component.HEAD)
     (normalised,) = graph.add("norm", Component.FINAL_NORM, (x, norm), ("normalised", (T, D), COMPUTE))
     (logits,) = graph.add("linear", Component.HEAD, (normalised, weight), ("logits", (T, V), COMPUTE))
-    (loss,) = graph.add("cross_entropy", Component.CROSS_ENTROPY, (logits, labels), ("language_model", (ONE,), FP32))
+    (loss,) = graph.add("cross_entropy", Component.CROSS_ENTROPY, (logits, labels), ("language_model", (ONE,), FP32), releases=(logits,))
     total, *averages = graph.add(
         "total_loss", Component.TOTAL_LOSS, (loss, *gathered), ("total", (ONE,), FP32), *((f"mean_{name}", (ONE,), FP32) for name in auxiliary_losses)
     )

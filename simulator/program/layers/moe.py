@@ -40,16 +40,17 @@ def moe(graph: Graph, x: Value, spec: MoeFeedForward, *, load_balancing: bool, r
     if router_z:
         losses += graph.add("router_z_loss", Component.AUXILIARY_LOSSES, (logits,), ("router_z", (ONE,), FP32))
 
+    graph.hold(scores, *([logits] if router_z else []))
     slot, token, ends, row_weights = _ordered(graph, experts, counts, weights, spec)
     count = slot.shape[0]
     (rows,) = graph.add("permute", Component.PERMUTATION, (normalised, token), ("rows", (count, D), COMPUTE))
     gated, upped = (graph.add("experts_linear", Component.EXPERTS, (rows, weight, ends), (weight.name, (count, F), COMPUTE))[0] for weight in (gate, up))
     (hidden,) = graph.add("swiglu", Component.ACTIVATION, (gated, upped, row_weights), ("hidden", (count, F), COMPUTE))
-    (returned,) = graph.add("experts_linear", Component.EXPERTS, (hidden, down, ends), ("returned", (count, D), COMPUTE))
-    (out,) = graph.add("combine", Component.COMBINE, (returned, token), ("out", (T, D), COMPUTE))
+    (returned,) = graph.add("experts_linear", Component.EXPERTS, (hidden, down, ends), ("returned", (count, D), COMPUTE), holds=(rows,))
+    (out,) = graph.add("combine", Component.COMBINE, (returned, token), ("out", (T, D), COMPUTE), holds=(normalised, slot, ends, row_weights))
     if spec.shared_width:
         shared = feed_forward(graph, normalised, W, Component.SHARED_EXPERTS, "shared_")
-        (out,) = graph.add("add", Component.SHARED_EXPERTS, (out, shared), ("out", (T, D), COMPUTE))
+        (out,) = graph.add("add", Component.SHARED_EXPERTS, (out, shared), ("out", (T, D), COMPUTE), holds=(normalised,))
     (x,) = graph.add("add", Component.COMBINE, (x, out), ("x", (T, D), COMPUTE))
     return x, losses
 
@@ -81,4 +82,5 @@ def _ordered(graph: Graph, experts: Value, counts: Value, weights: Value, spec: 
     (row_weights,) = graph.add("permute", Component.PERMUTATION, (flat, slot), ("row_weights", (rows, ONE), FP32))
     if empty:
         (row_weights,) = graph.add("mask", Component.PERMUTATION, (row_weights, *empty), ("row_weights", (rows, ONE), FP32))
+    graph.hold(experts)
     return slot, token, ends, row_weights

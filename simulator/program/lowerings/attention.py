@@ -21,7 +21,7 @@ def lower_rope(tape: Forward, node: Node) -> None:
         _turn(back, gradients[0], cosine, sine, grad, lambda name, item: back.new(name, x.shape, item))
         return grad, None, None
 
-    tape.record((x, cosine, sine), (out,), (cosine, sine), rule)
+    tape.record((x, cosine, sine), (out,), (cosine, sine), rule, custom=True)
 
 
 def _turn(tape: Tape, x: Value, cosine: Value, sine: Value, out: Value, new: Callable[[str, ItemKind], Value]) -> None:

@@ -36,7 +36,7 @@ def lower_order_with_capacity(tape: Forward, node: Node) -> None:
     tape.emit("arange", POINTWISE, (), (ends,))
     tape.emit("mul_", POINTWISE, (ends,), (ends,))
     # What has a name lives until the order returns.
-    tape.emit("floor_divide", POINTWISE, (slot, ordered, place, first, row), (token,), traffic=(slot, token))
+    tape.emit("floor_divide", POINTWISE, (slot,), (token,)).holds += (ordered, place, first, row)
 
 
 def lower_mask(tape: Forward, node: Node) -> None:
@@ -104,7 +104,7 @@ def lower_loop(tape: Forward, node: Node) -> None:
         back.emit("mm", Kind.GROUPED_GEMM, (grad, weight), (grad_x,), gemm=Gemm(rows, inner, columns, experts), launches=experts)
         return grad_x, grad_weight, None
 
-    tape.record((x, weight, ends), (out,), (x, weight), rule)
+    tape.record((x, weight, ends), (out,), (x, weight), rule, custom=True)
 
 
 def lower_combine(tape: Forward, node: Node) -> None:
@@ -118,7 +118,7 @@ def lower_combine(tape: Forward, node: Node) -> None:
         back.emit("index_select", GATHER, (*gradients, token), (grad,), traffic=(grad, grad, token))
         return grad, None
 
-    tape.record((rows, token), (out,), (token,), rule)
+    tape.record((rows, token), (out,), (token,), rule, custom=True)
 
 
 EXPERT_LOWERINGS = {"grouped": lower_grouped, "packed": lower_grouped, "loop": lower_loop}

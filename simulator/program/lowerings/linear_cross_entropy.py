@@ -41,7 +41,7 @@ def lower_chunked(tape: Forward, node: Node) -> None:
         return grad_x, grad_weight, None
 
     # What has a name lives until the loss returns.
-    tape.operations[-1].reads += (place, share, narrow)
+    tape.operations[-1].holds += (place, share, narrow)
     tape.record((x, weight, labels), (loss,), (grad_x, grad_weight), rule)
 
 
@@ -51,7 +51,7 @@ def _shares(tape: Forward, labels: Value, share: Value) -> None:
     tape.emit("_to_copy", POINTWISE, (counted,), (share,))
     tape.emit("sum", REDUCE, (counted,), (count,))
     tape.emit("clamp_", POINTWISE, (count,), (count,))
-    tape.emit("div_", POINTWISE, (share, count, counted), (share,), traffic=(share, share))
+    tape.emit("div_", POINTWISE, (share, count), (share,)).holds += (counted,)
 
 
 def _chunk(tape: Forward, x: Value, weight: Value, place: Value, share: Value, loss: Value, grad_x: Value, grad_weight: Value) -> None:

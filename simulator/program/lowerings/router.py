@@ -154,7 +154,7 @@ def lower_load_balancing(tape: Forward, node: Node) -> None:
     tape.record((average,), (dot,), (share,), rule)
     scale(tape, dot, loss)
     # The probabilities have a name until the loss returns.
-    tape.operations[-1].reads += (probability,)
+    tape.operations[-1].holds += (probability,)
 
 
 def lower_router_z(tape: Forward, node: Node) -> None:

@@ -39,7 +39,7 @@ def lower_recompute(tape: Forward, node: Node) -> None:
         back.emit("silu_backward", POINTWISE, (product, gate), (grad_gate,))
         return grad_gate, silu, *grad_weights
 
-    tape.record(node.inputs, (out,), node.inputs, rule)
+    tape.record(node.inputs, (out,), node.inputs, rule, custom=True)
 
 
 def lower_eager(tape: Forward, node: Node) -> None:
