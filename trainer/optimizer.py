@@ -1,5 +1,7 @@
 """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) over weight-decay groups."""
 
+from collections import defaultdict
+
 import torch
 from torch import nn
 
@@ -20,10 +22,16 @@ def build_optimizer(
     epsilon: float = _DEFAULTS.adam_epsilon,
 ) -> torch.optim.AdamW | SplitAdamW:
     """AdamW by the plan's implementation; matrices decay, norms do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": parameters, "weight_decay": weight_decay if decays else 0.0} for (decays, _), parameters in _by_kind(list(model.parameters())).items()]
     if plan.precision == "bf16-split":
         return SplitAdamW(groups, lr=learning_rate, betas=betas, eps=epsilon)
     fused = plan.implementation.optimizer == "fused"
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon, fused=fused, foreach=False)
+
+
+def _by_kind(parameters: list[nn.Parameter]) -> dict[tuple[bool, object], list[nn.Parameter]]:
+    """Matrices, then vectors; what is sharded over different ranks apart, since no kernel takes both at once."""
+    kinds: dict[tuple[bool, object], list[nn.Parameter]] = defaultdict(list)
+    for parameter in sorted(parameters, key=lambda parameter: parameter.dim() <= 1):
+        kinds[parameter.dim() > 1, getattr(parameter, "device_mesh", None)].append(parameter)
+    return kinds

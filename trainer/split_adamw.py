@@ -31,14 +31,9 @@ class SplitAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scale: Tensor | None = None
 
-    @torch.no_grad()
-    def limit_norm(self, limit: float | None) -> Tensor:
-        """The norm of all gradients; the next step scales them so that it is at most ``limit``."""
-        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
-        if limit is not None:
-            self._scale = (limit / (norm + 1e-6)).clamp_(max=1.0)
-        return norm
+    def scale_gradients(self, scale: Tensor) -> None:
+        """The next step multiplies all gradients by ``scale``, a number on the device."""
+        self._scale = scale.float()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

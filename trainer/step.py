@@ -4,17 +4,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from simulator.components import Component, Phase
 from simulator.specs import Plan
 from trainer.measure.scope import backward, phase, scope
 from trainer.model import MoETransformer
 from trainer.model.router import update_selection_biases
+from trainer.parallel.gradient_norm import local_gradients, norm_of, square_sum
+from trainer.parallel.parallelize import Parallel
+from trainer.parallel.world import World
 from trainer.split_adamw import SplitAdamW
 
 MicroBatch = tuple[Tensor, Tensor]
-"""Inputs and labels, each (B, S) int64."""
+"""Inputs and labels, each (B, S) int64; a label of ``IGNORED`` does not count."""
+
+IGNORED = -100
 
 
 class StepLosses(NamedTuple):
@@ -27,57 +32,109 @@ class StepLosses(NamedTuple):
     gradient_norm: Tensor
 
 
-class _Logged(NamedTuple):
+class _Passed(NamedTuple):
+    """One micro-batch of this rank: its labelled tokens, and means over them."""
+
+    tokens: int | Tensor
     language_model: Tensor
     load_balancing: Tensor | None
     router_z: Tensor | None
     counts_LE: list[Tensor]
 
 
-def training_step(model: MoETransformer, optimizer: torch.optim.Optimizer, micro_batches: Iterator[MicroBatch], plan: Plan) -> StepLosses:
-    """Take ``plan.accumulation`` micro-batches and make one optimizer step with the mean of their gradients."""
-    logged = [_forward_backward(model, *next(micro_batches), plan.accumulation) for _ in range(plan.accumulation)]
-    with phase(Phase.OPTIMIZER, Component.GRADIENT_CLIPPING):
-        norm = _clip(model, optimizer, plan.gradient_clipping)
+def training_step(
+    model: MoETransformer, optimizer: torch.optim.Optimizer, micro_batches: Iterator[MicroBatch], plan: Plan, parallel: Parallel | None = None
+) -> StepLosses:
+    """Take this rank's ``plan.accumulation`` micro-batches and make one optimizer step.
+
+    What is minimised is the mean over all labelled tokens of all ranks; a micro-batch's auxiliary losses weigh as much as its tokens.
+    """
+    parallel = parallel or Parallel(World(plan), model)
+    passed = []
+    for index in range(plan.accumulation):
+        parallel.before_micro_batch(last=index == plan.accumulation - 1)
+        passed.append(_forward_backward(model, *next(micro_batches), plan))
+    with phase(Phase.OPTIMIZER, Component.GRADIENT_SYNC):
+        parallel.finish_gradients()
+    sums = _sums(passed)
+    norm = _gradient_norm(sums, parallel)
+    tokens = sums.pop("tokens")
+    with scope(Component.GRADIENT_CLIPPING):
+        norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else int(tokens), plan)
     with scope(Component.OPTIMIZER):
         optimizer.step()
-    counts_LE = [torch.stack(counts).sum(0) for counts in zip(*(losses.counts_LE for losses in logged), strict=True)]
+    counts_LE = _counts(passed, parallel)
     update_selection_biases(model, counts_LE, model.spec.selection_bias_rate)
     optimizer.zero_grad(set_to_none=True)
-    return StepLosses(
-        _mean([losses.language_model for losses in logged]),
-        _mean_if_present([losses.load_balancing for losses in logged]),
-        _mean_if_present([losses.router_z for losses in logged]),
-        counts_LE,
-        norm,
-    )
+    means = {name: value / tokens for name, value in sums.items()}
+    return StepLosses(means["language_model"], means.get("load_balancing"), means.get("router_z"), counts_LE, norm)
 
 
-def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tensor, accumulation: int) -> _Logged:
+def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tensor, plan: Plan) -> _Passed:
     with phase(Phase.FORWARD, Component.INPUTS):
+        tokens = labelled(model.own_tokens(labels_BS))
         losses = model(inputs_BS, labels_BS)
         with scope(Component.TOTAL_LOSS):
-            total = losses.total / accumulation
-    logged = _Logged(losses.language_model, losses.load_balancing, losses.router_z, losses.counts_LE)
+            total = losses.total * (tokens / plan.tokens_per_step)
+    passed = _Passed(tokens, losses.language_model, losses.load_balancing, losses.router_z, losses.counts_LE)
     del losses
     backward(total)
-    return logged
+    return passed
 
 
-def _clip(model: nn.Module, optimizer: torch.optim.Optimizer, limit: float | None) -> Tensor:
-    """Scale all gradients so that their norm is at most ``limit``; return the norm before that."""
+def labelled(labels_T: Tensor) -> int | Tensor:
+    """How many labels count; read where that costs nothing."""
+    count = (labels_T != IGNORED).sum()
+    return count if labels_T.is_cuda else int(count)
+
+
+def _sums(passed: list[_Passed]) -> dict[str, Tensor]:
+    """Over the micro-batches of this rank: tokens, and each loss times its tokens."""
+    like = passed[0].language_model
+    weights = torch.stack([torch.as_tensor(micro_batch.tokens, device=like.device) for micro_batch in passed]).double()
+    sums = {"tokens": weights.sum()}
+    for name in ("language_model", "load_balancing", "router_z"):
+        values = [value for micro_batch in passed if (value := getattr(micro_batch, name)) is not None]
+        if values:
+            # The mean over no token is no number.
+            sums[name] = torch.where(weights > 0, torch.stack(values).double() * weights, 0.0).sum()
+    return sums
+
+
+def _gradient_norm(sums: dict[str, Tensor], parallel: Parallel) -> Tensor:
+    """The norm of the gradient of all ranks; the same collective makes ``sums`` those of all ranks."""
+    with scope(Component.GRADIENT_CLIPPING):
+        if parallel.world.plan.ranks == 1:
+            return norm_of(list(local_gradients(parallel.model).values()))
+        square = square_sum(parallel.model, parallel.world).double()
+    with scope(Component.GRADIENT_SYNC):
+        *totals, square = parallel.summed(torch.stack([*sums.values(), square]))
+    sums.update(zip(sums, totals, strict=True))
+    return square.sqrt()
+
+
+def _scale(model: MoETransformer, optimizer: torch.optim.Optimizer, norm: Tensor, tokens: int | Tensor, plan: Plan) -> Tensor:
+    """Divide all gradients by the tokens that there were instead of those planned, and limit their norm; return the norm before that limit."""
+    scale: float | Tensor = plan.tokens_per_step / tokens
+    scales: list[float | Tensor] = []
+    if not isinstance(scale, float) or scale != 1.0:
+        norm, scales = norm * scale, [scale]
+    if plan.gradient_clipping is not None:
+        scales.append((plan.gradient_clipping / (norm + 1e-6)).clamp_(max=1.0))
+    if not scales:
+        return norm
+    total = scales[0] if len(scales) == 1 else scales[0] * scales[1]
     if isinstance(optimizer, SplitAdamW):
-        return optimizer.limit_norm(limit)
-    if limit is None:
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        return nn.utils.get_total_norm(gradients, foreach=False)
-    return nn.utils.clip_grad_norm_(model.parameters(), limit, foreach=False)
+        optimizer.scale_gradients(torch.as_tensor(total))
+    else:
+        for gradient in local_gradients(model).values():
+            gradient.mul_(total)
+    return norm
 
 
-def _mean(losses: list[Tensor]) -> Tensor:
-    return torch.stack(losses).mean()
-
-
-def _mean_if_present(losses: list[Tensor | None]) -> Tensor | None:
-    present = [loss for loss in losses if loss is not None]
-    return _mean(present) if present else None
+def _counts(passed: list[_Passed], parallel: Parallel) -> list[Tensor]:
+    """Tokens of each expert of each MoE layer of this stage, in all micro-batches of all ranks."""
+    counts_LE = [torch.stack(counts).sum(0) for counts in zip(*(micro_batch.counts_LE for micro_batch in passed), strict=True)]
+    if not counts_LE:
+        return []
+    return list(parallel.summed_over_stage(torch.cat(counts_LE)).split([len(counts_E) for counts_E in counts_LE]))

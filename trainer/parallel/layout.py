@@ -32,6 +32,7 @@ _IN = Division(Share.SLICED, {TENSOR: 1}, shard=0)
 DIVISIONS = {
     "feed_forward.experts.gate": _EXPERT_IN,
     "feed_forward.experts.up": _EXPERT_IN,
+    "feed_forward.experts.gate_up": _EXPERT_IN,
     "feed_forward.experts.down": _EXPERT_OUT,
     "attention.query.weight": _OUT,
     "attention.key.weight": _OUT,

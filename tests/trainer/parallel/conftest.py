@@ -1,0 +1,69 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+class Ranks:
+    """Processes that run cases together; started once a session for each number of them."""
+
+    def __init__(self, count: int, folder: Path) -> None:
+        self.folder, self.asked = folder, 0
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(count),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("worker.py")],
+                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+
+    def run(self, **case):
+        """The answers of all ranks; a rank that fails fails the test."""
+        self.asked += 1
+        files = [self.folder / f"{len(self.processes)}-{self.asked}-{rank}.pt" for rank in range(len(self.processes))]
+        for process, file in zip(self.processes, files, strict=True):
+            process.stdin.write(json.dumps(case | {"answer": str(file)}) + "\n")
+            process.stdin.flush()
+        replies = [process.stdout.readline().strip() for process in self.processes]
+        faults = [json.loads(reply) if reply else "the rank ended" for reply in replies if reply != "done"]
+        assert not faults, "\n".join(faults)
+        return [torch.load(file) for file in files]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.stdin.close()
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory):
+    """``ranks(2)``: a world of two processes on gloo."""
+    worlds: dict[int, Ranks] = {}
+
+    def world(count: int) -> Ranks:
+        if count not in worlds:
+            worlds[count] = Ranks(count, tmp_path_factory.mktemp("ranks"))
+        return worlds[count]
+
+    yield world
+    for started in worlds.values():
+        started.close()

@@ -1,0 +1,80 @@
+"""Fully sharded data parallelism (FSDP2; Zhao et al. 2023, arXiv 2304.11277): ZeRO-2, ZeRO-3 and, with replicas, hybrid sharding.
+
+Units, each gathered and freed as one: the projections of a block, its experts, its norms and router; the embedding with the head; the final norm.
+Each unit lies on the mesh of the ranks that would otherwise hold the same numbers, the experts on their own. Gradients are summed,
+not averaged: losses are divided by the tokens of all ranks.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import Shard
+
+from simulator.specs import Plan
+from trainer.model.linear import Linear
+from trainer.model.moe import Experts
+from trainer.model.transformer import Block
+from trainer.parallel.layout import division
+from trainer.parallel.world import REPLICA, SHARD, Share, World
+
+if TYPE_CHECKING:
+    from trainer.model import MoETransformer
+
+
+def shard_fully(model: "MoETransformer", world: World) -> None:
+    """Shard parameters, gradients and states of ``model``, whose slices are cut already, in place."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    sharder = _Sharder(world, names)
+    for block in model.blocks:
+        if isinstance(block, Block):
+            projections = [module for module in block.modules() if isinstance(module, Linear)]
+            for share in (Share.WHOLE, Share.SLICED):
+                sharder.shard([module for module in projections if division(names[module.weight]).share is share], share)
+            sharder.shard([module for module in block.modules() if isinstance(module, Experts)], Share.EXPERT)
+            sharder.shard([block], Share.WHOLE, master=True)
+    sharder.shard([model.final_norm], Share.WHOLE, master=True)
+    sharder.shard([model], Share.WHOLE)
+    for method in ("logits", "token_losses"):
+        register_fsdp_forward_method(model, method)
+
+
+class _Sharder:
+    def __init__(self, world: World, names: dict[nn.Parameter, str]) -> None:
+        self.world, self.names = world, names
+        self.alone: set[nn.Parameter] = set()
+
+    def shard(self, modules: list[nn.Module], share: Share, *, master: bool = False) -> None:
+        """Make one unit of ``modules``. ``master``: they compute in the type of the parameters (norms, router)."""
+        plan = self.world.plan
+        if not modules:
+            return
+        mesh = self.world.submesh(share, (REPLICA, SHARD))
+        if mesh is None:
+            # No other rank holds these: nothing to shard, and the units around must leave them alone.
+            self.alone |= {parameter for module in modules for parameter in module.parameters()}
+            return
+        bf16 = plan.precision == "bf16-mixed" and not master
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False) if bf16 else MixedPrecisionPolicy(cast_forward_inputs=False)
+        fully_shard(
+            modules if len(modules) > 1 else modules[0],
+            mesh=mesh,
+            reshard_after_forward=plan.zero_stage == 3,
+            shard_placement_fn=lambda parameter: Shard(division(self.names[parameter]).shard),
+            mp_policy=policy,
+            ignored_params=self.alone,
+        )
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+
+
+def before_micro_batch(model: nn.Module, plan: Plan, *, last: bool) -> None:
+    """Between micro-batches ZeRO-2 keeps the gathered parameters, and replicas wait with their all-reduce for the ``last``."""
+    assert isinstance(model, FSDPModule)
+    model.set_is_last_backward(last)
+    model.set_reshard_after_backward(plan.zero_stage == 3 or last)
+    if plan.replicas > 1:
+        model.set_requires_all_reduce(last)
