@@ -111,5 +111,6 @@ def _runs(names: Sequence[str], name: str) -> list[list[int]]:
     return runs
 
 
-def _pale(colour: str) -> tuple[float, ...]:
-    return tuple(1 - PALE * (1 - part) for part in to_rgb(colour))
+def _pale(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (1 - PALE * (1 - part) for part in to_rgb(colour))
+    return red, green, blue
