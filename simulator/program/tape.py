@@ -69,12 +69,16 @@ class AutogradNode:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recomputation:
-    """What backward runs before the first node of a stretch that kept nothing; ``copies``: the stretch's values to those of its second run."""
+    """What backward runs before the first node of a stretch that kept nothing; ``copies``: the stretch's values to those of its second run.
+
+    ``inputs``: what the stretch took from outside and kept.
+    """
 
     operations: tuple[Operation, ...]
     copies: dict[Value, Value]
+    inputs: tuple[Value, ...]
 
 
 class Forward(Tape):
@@ -137,6 +141,7 @@ class Backward(Tape):
     def __post_init__(self) -> None:
         super().__init__(Phase.BACKWARD)
         self._made: list[Value] = []
+        self._unpacked: tuple[Value, ...] = ()
 
     def emit(self, name: str, kind: Kind, reads: Sequence[Value], writes: Sequence[Value], **details: object) -> Operation:
         """Append one operation; storages written for the first time begin with it."""
@@ -161,6 +166,15 @@ class Backward(Tape):
         if storage in self._made:
             self._made.remove(storage)
 
+    def applied(self) -> None:
+        """The node's own function is done; what follows, sums over broadcast dimensions, is the engine's.
+
+        Then what a second run made for the node is gone, while a first run's savings wait for the node's end.
+        """
+        for value in self._unpacked:
+            self.drop(value)
+        self._unpacked = ()
+
     def run(self, nodes: Sequence[AutogradNode], uses: dict[Value, int], recomputations: Sequence[tuple[range, Recomputation]] = ()) -> None:
         """Emit the backward of ``nodes``. ``uses``: how many gradients each parameter waits for before it takes them.
 
@@ -171,9 +185,10 @@ class Backward(Tape):
                 if value.storage.role not in PERSISTENT:
                     self.references[value.storage] = self.references.get(value.storage, 0) + 1
         waiting = dict(uses)
-        pending = {index: recomputation for span, recomputation in recomputations for index in span}
+        stretch_of = {index: recomputation for span, recomputation in recomputations for index in span}
+        pending = [recomputation for _, recomputation in recomputations]
         for index, node in reversed(list(enumerate(nodes))):
-            recomputation = pending.get(index)
+            recomputation = stretch_of.get(index)
             if recomputation is not None:
                 for value, copy in recomputation.copies.items():
                     if value in self.gradients:
@@ -184,20 +199,24 @@ class Backward(Tape):
                 for value in node.saves:
                     self.drop(value)
                 continue
-            if recomputation is not None and node.saves:
+            if recomputation in pending and node.saves:
+                assert recomputation is not None
+                pending.remove(recomputation)
                 self.operations += [
                     replace(operation, allocates=list(operation.allocates), frees=list(operation.frees)) for operation in recomputation.operations
                 ]
-                pending = {at: other for at, other in pending.items() if other is not recomputation}
             self.component = node.component
             self._made = []
+            again = set() if recomputation is None else {value.storage for value in node.saves} - set(recomputation.inputs)
+            self._unpacked = tuple(value for value in node.saves if value.storage in again)
             outgoing = list(node.rule(self, present))
+            self.applied()
             for gradient in outgoing:
                 if gradient is not None:
                     self.references[gradient.storage] = self.references.get(gradient.storage, 0) + 1
             for storage in list(self._made):
                 self.drop(storage)
-            for value in (*present, *node.saves):
+            for value in (*present, *(value for value in node.saves if value.storage not in again)):
                 self.drop(value)
             for value, gradient in zip(node.inputs, outgoing, strict=True):
                 if gradient is not None:

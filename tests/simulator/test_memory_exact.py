@@ -214,7 +214,7 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         "sequence": draw(st.integers(8, 128)),
         "micro_batch": micro_batch,
         "global_batch": micro_batch * draw(st.integers(1, 2)),
-        "recomputation": draw(st.sampled_from(["none", "full", ["attention"], ["feed_forward"], ["attention", "experts"]])),
+        "recomputation": draw(st.sampled_from(["none", "full", ["attention"], ["feed_forward"], ["attention", "experts" if mixture in groups else "feed_forward"]])),
         "routing": draw(st.sampled_from(["learned", "uniform"])),
         "gradient_clipping": draw(st.sampled_from([None, 1.0])),
         "implementation": {

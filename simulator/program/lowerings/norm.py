@@ -71,7 +71,7 @@ def lower_eager(tape: Forward, node: Node) -> None:
     tape.record((wide, rstd), (normalised,), (wide, rstd), _product_rule(wide, rstd))
     normalised = cast(tape, normalised, out.item)
     weight = cast(tape, weight, out.item)
-    tape.emit("mul", POINTWISE, (normalised, weight), (out,))
+    tape.emit("mul", POINTWISE, (normalised, weight), (out,)).holds += (wide, rstd)
     tape.record((normalised, weight), (out,), (normalised, weight), _product_rule(normalised, weight))
 
 
@@ -119,6 +119,7 @@ def _product_rule(left: Value, right: Value) -> Rule:
         back.emit("mul", POINTWISE, (grad, right), (grad_left,))
         product = back.new("product", left.shape, left.item)
         back.emit("mul", POINTWISE, (grad, left), (product,))
+        back.applied()
         grad_right = back.new(f"{right.name}.grad", right.shape, right.item)
         back.emit("sum", REDUCE, (product,), (grad_right,))
         return grad_left, grad_right

@@ -75,6 +75,7 @@ def lower_eager(tape: Forward, node: Node) -> None:
             back.emit("mul", POINTWISE, (*gradients, weight), (grad_hidden,))
             product = back.new("product", gate.shape, gate.item)
             back.emit("mul", POINTWISE, (*gradients, hidden), (product,))
+            back.applied()
             grad_weight = back.new("weight.grad", weight.shape, weight.item)
             back.emit("sum", REDUCE, (product,), (grad_weight,))
             return grad_hidden, grad_weight

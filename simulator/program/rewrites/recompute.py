@@ -50,7 +50,7 @@ def recompute(graph: Graph, forward: Forward, recomputation: str | tuple[str, ..
         for index, node in zip(span, again.nodes, strict=True):
             forward.autograd[index] = node
             del saving[index]
-        saved += again.inputs
+        saved += again.recomputation.inputs
         spans.append((span, again.recomputation))
     saved += [value for node in saving.values() for value in node.saves]
     return Recomputed(tuple(spans), frozenset(value.storage for value in saved))
@@ -58,11 +58,10 @@ def recompute(graph: Graph, forward: Forward, recomputation: str | tuple[str, ..
 
 @dataclass(frozen=True)
 class _Again:
-    """The second run of a stretch, its autograd nodes in place of the first run's, and what it takes from outside."""
+    """The second run of a stretch and its autograd nodes in place of the first run's."""
 
     recomputation: Recomputation
     nodes: tuple[AutogradNode, ...]
-    inputs: tuple[Value, ...]
 
 
 def _run_again(nodes: Sequence[Node], table: dict[str, Lowering]) -> _Again:
@@ -89,7 +88,7 @@ def _run_again(nodes: Sequence[Node], table: dict[str, Lowering]) -> _Again:
     operations = _bounded(tape.operations[: tape.autograd[saving[-1]].stop], tape, set(inputs))
     first = tape.autograd[saving[0]]
     tape.autograd[saving[0]] = replace(first, saves=(*first.saves, *inputs))
-    return _Again(Recomputation(tuple(operations), copies), tuple(tape.autograd), inputs)
+    return _Again(Recomputation(tuple(operations), copies, inputs), tuple(tape.autograd))
 
 
 def _bounded(run: Sequence[Operation], tape: Forward, inputs: set[Value]) -> list[Operation]:
