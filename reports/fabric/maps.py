@@ -30,6 +30,8 @@ class RegionMap:
         """Between which neighbouring values across the step of a row turns network-bound, and what holds it back on the other side."""
         names = self.bound[row]
         held = [name == NETWORK_BOUND for name in names]
+        if not any(names):
+            return "–"
         if all(held):
             return "network-bound throughout"
         turn = next((i for i in range(len(held) - 1) if held[i] != held[i + 1]), None)
