@@ -93,6 +93,7 @@ def explain(
     fabric: FabricOption,
     bytes_per_pair: Annotated[float, typer.Option("--bytes-per-pair", min=1, help="Of the all-to-all that is walked through.")] = 1e6,
     ranks: Annotated[int | None, typer.Option("--ranks", help="Ranks of that all-to-all; default all, at most 64.")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="Show the path between these two accelerators: gpu0:gpu5; default one of each kind.")] = None,
     routing: RoutingOption = None,
     seed: SeedOption = None,
     flows_per_pair: FlowsOption = None,
@@ -107,11 +108,13 @@ def explain(
 ) -> None:
     """What leaves, spines and oversubscription are, on this very fabric. Example: [bold]python -m fabrics explain --fabric spine-leaf[/bold]."""
     from fabrics.explain.explanation import explain as explain_fabric
+    from fabrics.explain.paths import named_pair
     from fabrics.explain.terminal import show
     from fabrics.explain.walk import walk_over
 
     network = load(fabric, set_, routing, seed, flows_per_pair, fail, slow)
-    explanation = explain_fabric(network, walk_over(network, ranks, bytes_per_pair), worst_failure=worst_failure)
+    ranks_shown = None if pair is None else named_pair(network, pair)
+    explanation = explain_fabric(network, walk_over(network, ranks, bytes_per_pair), worst_failure=worst_failure, pair=ranks_shown)
     if png is not None:
         from fabrics.explain.drawing import tiers_figure, write_png
 

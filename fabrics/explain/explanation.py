@@ -32,13 +32,15 @@ class Explanation:
         }
 
 
-def explain(fabric: Fabric, walked: Walk, *, worst_failure: bool = False) -> Explanation:
-    """Everything that is known about a fabric; ``walked`` is the all-to-all it is shown on; ``worst_failure`` tries single failures too."""
+def explain(fabric: Fabric, walked: Walk, *, worst_failure: bool = False, pair: tuple[int, int] | None = None) -> Explanation:
+    """Everything that is known about a fabric; ``walked`` is the all-to-all it is shown on; ``worst_failure`` tries single failures too;
+    ``pair``: the ranks whose path is shown, instead of one of each kind.
+    """
     hashed = hashing.sample(fabric, walked.bytes_per_pair) if fabric.size <= LINK_BY_LINK_MOST else None
     loads = busy(fabric, walked)
     parts = [
         tiers.section(fabric),
-        paths.section(fabric),
+        paths.section(fabric, pair),
         walk.section(fabric, walked),
         groups.section(fabric),
         hashing.section(hashed),

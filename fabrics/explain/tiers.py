@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fabrics.explain.paths import pair_kinds
 from fabrics.explain.sections import Rows, Section
 from fabrics.graph import Fabric
 from fabrics.units import rate
@@ -87,6 +88,14 @@ def section(fabric: Fabric) -> Section:
         paragraphs.append(
             f"Bisection: {rate(bisection)} can pass from the first half of the ranks to the second (minimum cut), "
             f"{rate(bisection / half)} for each of the {half}."
+        )
+    kinds = pair_kinds(fabric)
+    if kinds:
+        partner, links = kinds[-1]
+        ways = fabric.routes.count(0, partner)
+        paragraphs.append(
+            f"The farthest accelerators are {len(links)} links apart, {fabric.endpoints[0]} and {fabric.endpoints[partner]} for one, "
+            f"by {ways} equal {'path' if ways == 1 else 'paths'}."
         )
     rows = tuple(
         (

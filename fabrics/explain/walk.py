@@ -59,7 +59,8 @@ def section(fabric: Fabric, walk: Walk) -> Section:
         f"{p} ranks each send {bytes_text(walk.bytes_per_pair)} to each of the {p - 1} others, {bytes_text(walk.bytes_per_pair * p * (p - 1))} in all "
         f"({line.algorithm}, protocol {line.protocol}).",
         f"The hottest link is {line.bottleneck}: {bytes_text(carried)} cross it, or {carried / walk.bytes_per_pair:.4g} of the {p * (p - 1)} messages. "
-        f"Of its {rate(first['bytes_per_s'])}, {rate(payload)} are payload, so it is busy for {seconds(costs.transfer_s[0])}: that is the transfer time.",
+        f"Of its {rate(first['bytes_per_s'])}, {rate(payload)} are payload, so it is busy for {seconds(costs.transfer_s[0])}: that is the transfer time. "
+        f"Each rank sends {rate(walk.bytes_per_pair * (p - 1) / costs.transfer_s[0])} meanwhile: its all-to-all bandwidth.",
         f"Before the first byte arrives, software and wires take {seconds(costs.latency_s[0])}. Together {seconds(costs.time_s[0])}. "
         f"Latency and transfer are equal at {bytes_text(knee)} per pair (the knee): under it latency rules, over it bandwidth.",
     ]

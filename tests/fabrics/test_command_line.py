@@ -91,7 +91,15 @@ def test_explain_writes_terminal_page_picture_and_json(tmp_path: Path) -> None:
     page, picture, document = tmp_path / "page.html", tmp_path / "tiers.png", tmp_path / "out.json"
     result = fabrics("explain", *SPINE_LEAF, "--worst-failure", "--ranks", "16", "--html", str(page), "--png", str(picture), "-o", str(document))
     assert result.returncode == 0, result.stderr
-    for text in ("oversubscribed 2:1", "gpu0 -> leaf0", "The hottest link is leaf0->spine0", "spine0 lost", "10 of 10 switches and links"):
+    for text in (
+        "oversubscribed 2:1",
+        "farthest accelerators are 4 links apart",
+        "all-to-all bandwidth",
+        "gpu0 -> leaf0",
+        "The hottest link is leaf0->spine0",
+        "spine0 lost",
+        "10 of 10 switches and links",
+    ):
         assert text in result.stdout
     html = page.read_text()
     assert html.count("<svg") == 3
@@ -103,6 +111,14 @@ def test_explain_writes_terminal_page_picture_and_json(tmp_path: Path) -> None:
         "Paths, hop by hop",
         "One all-to-all, walked through",
     ]
+
+
+def test_the_path_between_two_named_accelerators() -> None:
+    (table,) = answer("explain", *SPINE_LEAF, "--pair", "gpu5:gpu14")["sections"][1]["tables"]
+    assert [row[0] for row in table["rows"]] == ["gpu5 -> leaf1", "leaf1 -> spine0", "spine0 -> leaf3", "leaf3 -> gpu14"]
+    for pair, told in (("gpu5:gpu99", "no accelerator 'gpu99'"), ("gpu1:gpu1", "two different"), ("gpu1", "no accelerator ''")):
+        result = fabrics("explain", *SPINE_LEAF, "--pair", pair)
+        assert (result.returncode, result.stderr.count("\n"), told in result.stderr) == (2, 1, True)
 
 
 @pytest.mark.parametrize(
