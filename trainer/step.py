@@ -63,9 +63,9 @@ def training_step(
         norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else int(tokens), plan)
     with scope(Component.OPTIMIZER):
         optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     counts_LE = _counts(passed, parallel)
     update_selection_biases(model, counts_LE, model.spec.selection_bias_rate)
-    optimizer.zero_grad(set_to_none=True)
     means = {name: value / tokens for name, value in sums.items()}
     return StepLosses(means["language_model"], means.get("load_balancing"), means.get("router_z"), counts_LE, norm)
 
@@ -110,7 +110,8 @@ def _gradient_norm(sums: dict[str, Tensor], parallel: Parallel) -> Tensor:
     with scope(Component.GRADIENT_SYNC):
         *totals, square = parallel.summed(torch.stack([*sums.values(), square]))
     sums.update(zip(sums, totals, strict=True))
-    return square.sqrt()
+    norm: Tensor = square.sqrt()
+    return norm
 
 
 def _scale(model: MoETransformer, optimizer: torch.optim.Optimizer, norm: Tensor, tokens: int | Tensor, plan: Plan) -> Tensor:
@@ -137,4 +138,4 @@ def _counts(passed: list[_Passed], parallel: Parallel) -> list[Tensor]:
     counts_LE = [torch.stack(counts).sum(0) for counts in zip(*(micro_batch.counts_LE for micro_batch in passed), strict=True)]
     if not counts_LE:
         return []
-    return list(parallel.summed_over_stage(torch.cat(counts_LE)).split([len(counts_E) for counts_E in counts_LE]))
+    return list(torch.split(parallel.summed_over_stage(torch.cat(counts_LE)), [len(counts_E) for counts_E in counts_LE]))

@@ -17,7 +17,17 @@ from simulator.program.layers.moe import moe
 from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
-from simulator.program.optimizer import bias_update, end_of_loop, fused_adamw, fused_launches, gradient_norms, gradient_scaling, loop_adamw, total_norm
+from simulator.program.optimizer import (
+    bias_update,
+    end_of_loop,
+    fused_adamw,
+    fused_launches,
+    gradient_norms,
+    gradient_scaling,
+    gradients_let_go,
+    loop_adamw,
+    total_norm,
+)
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.recompute import Recomputed, recompute
@@ -240,7 +250,13 @@ def _backward(
 
 def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
     biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
-    return (*_parameter_updates(stretches, plan), *biased)
+    freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
+    return (*_parameter_updates(stretches, plan), *freed, *biased)
+
+
+@lru_cache(maxsize=256)
+def _gradients_let_go(segment: Segment) -> tuple[Operation, ...]:
+    return tuple(gradients_let_go(segment.parameters))
 
 
 @lru_cache(maxsize=256)

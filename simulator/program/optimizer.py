@@ -83,6 +83,14 @@ def end_of_loop(last: Value) -> Operation:
     return tape.operations[0]
 
 
+def gradients_let_go(parameters: Sequence[Value]) -> list[Operation]:
+    """The gradients of ``parameters`` end."""
+    tape = _tape(Component.OPTIMIZER)
+    gradients = [Value(f"{parameter.name}.grad", parameter.shape, parameter.item, Role.GRADIENT, parameter.component) for parameter in parameters]
+    _emit(tape, "zero_grad", Kind.OPTIMIZER, (), (), launches=ZERO, frees=gradients)
+    return tape.operations
+
+
 def bias_update(bias: Value) -> list[Operation]:
     """A step of the selection bias of one layer towards even loads; twin: ``trainer/model/router.py``."""
     tape = _tape(Component.ROUTER)
