@@ -1,6 +1,7 @@
 """The frame that all command lines share: exit codes, results on stdout, everything else on stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,9 @@ def run(app: typer.Typer, program: str) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    # Of processes that were started together, all find a fault of the configuration: the first one tells it.
+    if code != 2 or os.environ.get("RANK", "0") == "0":
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.generation import Completion
     from trainer.loop.experiment import Experiment
     from trainer.loop.run import RunResult
+    from trainer.parallel.world import World
 
 Log = Callable[[str], None]
 
@@ -42,19 +43,32 @@ def pretrain(
     Example: [bold]python -m trainer pretrain --data python-source --set training.tokens=4e6 --name python[/bold]
     """
     given = {"--model": model, "--data": data, "--training": training, "--plan": plan, "--set": set_, "--name": name}
+    from trainer.loop.run_folder import new_run
+    from trainer.parallel.together import first_rank_decides, loss_of_a_rank_told
+    from trainer.parallel.world import launched_rank, leave_world, start_world
+
     console = stderr()
 
     def log(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        if launched_rank() == 0:
+            console.print(line, soft_wrap=True, markup=False)
 
     if resume is not None:
         if excess := [option for option, value in given.items() if value]:
             raise ConfigurationError(f"{excess[0]} does not go with --resume: a run goes on with the settings that it began with")
-        experiment, folder, threads = _resumed(resume, threads)
+        experiment, begun, threads = _resumed(resume, threads)
     else:
-        experiment, folder = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, log)
-    result = _trained(experiment, folder, threads, log, resume=resume is not None)
-    sample = _sample(result)
+        begun = None
+        experiment, name = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, log)
+    world = start_world(experiment.plan, experiment.training.device, timeout_s=experiment.training.collective_timeout_s)
+    with loss_of_a_rank_told(world):
+        # The default name holds the time, which is not the same everywhere.
+        folder = first_rank_decides(world, lambda: begun or new_run(name or ""))
+        result = _trained(experiment, folder, threads, log, resume=resume is not None, world=world)
+        sample = _sample(result)
+        leave_world()
+    if not world.first:
+        return
     document = result.as_dict() | {"sample": {"prompt": sample.prompt, "text": sample.text}}
     emit(document, as_json=as_json, output=output, show=lambda out: _show(result, sample, out))
 
@@ -66,18 +80,16 @@ def _resumed(where: str, threads: int | None) -> "tuple[Experiment, Path, int]":
     return read_experiment(folder), folder, threads or threads_of(folder)
 
 
-def _begun(model: str, data: str, training: str, plan: str | None, settings: list[str], name: str | None, log: Log) -> "tuple[Experiment, Path]":
+def _begun(model: str, data: str, training: str, plan: str | None, settings: list[str], name: str | None, log: Log) -> "tuple[Experiment, str]":
     from configuration.overrides import parse_single
     from trainer.loop.experiment import KINDS, cuda_is_there, resolve
-    from trainer.loop.run_folder import new_run
 
     experiment, defaults = resolve(model, data, training, plan, parse_single(settings, KINDS), cuda=cuda_is_there())
-    folder = new_run(name or f"{experiment.model.name}-{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}")
     log("defaults: " + "; ".join(f"{default.field} {default.value} ({default.reason})" for default in defaults))
-    return experiment, folder
+    return experiment, name or f"{experiment.model.name}-{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: Log, *, resume: bool) -> "RunResult":
+def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: Log, *, resume: bool, world: "World") -> "RunResult":
     import torch
 
     from trainer.loop.run import train
@@ -87,18 +99,22 @@ def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: L
     spec = experiment.model
     log(
         f"{folder}: {spec.name}, {spec.parameters:,} parameters ({spec.active_parameters:,} active), {experiment.steps:,} steps of "
-        f"{experiment.plan.tokens_per_step:,} tokens, {experiment.training.device}, {torch.get_num_threads()} threads"
+        f"{experiment.plan.tokens_per_step:,} tokens, {_ranks(experiment)}{experiment.training.device}, {torch.get_num_threads()} threads"
     )
-    return train(experiment, run_folder=folder, log=log, resume=resume)
+    return train(experiment, run_folder=folder, log=log, resume=resume, world=world)
+
+
+def _ranks(experiment: "Experiment") -> str:
+    plan = experiment.plan
+    return "" if plan.ranks == 1 else f"{plan.ranks} ranks (dp {plan.dp}, ep {plan.ep}, tp {plan.tp}, pp {plan.pp}, zero stage {plan.zero_stage}), "
 
 
 def _sample(result: "RunResult") -> "Completion":
     """What the model writes after the first words of the held-out text."""
-    from trainer.data.tokenizer import BEGIN_ID, END_ID
     from trainer.generation import Sampling, generate
 
-    tokenizer, begin_token = result.data.tokenizer, result.experiment.data.begin_token
-    prompt = tokenizer.decode(int(token) for token in result.data.validation[:PROMPT_TOKENS] if token not in (BEGIN_ID, END_ID))
+    tokenizer, begin_token = result.data.tokenizer, bool(result.experiment.data.begin_token)
+    prompt = tokenizer.decode(int(token) for token in result.data.validation[:PROMPT_TOKENS] if token not in tokenizer.boundary_ids)
     sampling = Sampling(seed=result.experiment.training.seed)
     return generate(result.model, tokenizer, prompt, tokens=SAMPLE_TOKENS, sampling=sampling, begin_token=begin_token)
 

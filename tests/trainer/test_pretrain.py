@@ -176,7 +176,7 @@ def test_a_run_that_diverges_is_exit_code_1(settings, pretrain, tmp_path):
         (["--set", "training.seed=1,2"], "lists are for 'sweep'"),
         (["--set", "data.sources=[{kind: text-files, paths: gone.txt}]"], "'gone.txt' does not exist"),
         (["--set", "plan.global_batch=20"], "global_batch (20) must be a multiple of micro_batch x dp (8 x 1)"),
-        (["--set", "plan.ranks=2", "--set", "plan.ep=1", "--set", "plan.global_batch=16"], "plan.ranks (2): the trainer runs in one process (legal: 1)"),
+        (["--set", "plan.ranks=2", "--set", "plan.ep=1", "--set", "plan.global_batch=16"], "plan.ranks (2): 1 process(es) were started (legal: 1;"),
         (["--set", "plan.ranks=7", "--set", "plan.ep=7"], "must divide the 16 experts"),
         (["--set", "plan.sequence=4096"], "exceeds maximum_positions"),
         (["--set", "model.vocabulary=200"], "model.vocabulary"),

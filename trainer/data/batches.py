@@ -61,10 +61,13 @@ class Batches:
         inputs_BS, labels_BS = (part.clone(memory_format=torch.contiguous_format) for part in (window_BS1[:, :-1], window_BS1[:, 1:]))
         return inputs_BS.to(device), labels_BS.to(device)
 
-    def micro_batches(self, step: int, sequences: int, micro_batch: int, device: str = "cpu") -> Iterator[Batch]:
-        """The batches of a training step of ``sequences``, ``micro_batch`` at a time; made when they are asked for."""
+    def micro_batches(self, step: int, sequences: int, micro_batch: int, device: str = "cpu", *, part: int = 0, parts: int = 1) -> Iterator[Batch]:
+        """The batches of a training step of ``sequences``, ``micro_batch`` at a time; made when they are asked for.
+
+        They are dealt to ``parts`` ranks in turn; ``part`` takes its own.
+        """
         order = self.order(step, sequences)
-        for start in range(0, sequences, micro_batch):
+        for start in range(part * micro_batch, sequences, parts * micro_batch):
             yield self.at(order[start : start + micro_batch], device)
 
     def in_sequence(self, micro_batch: int, limit_tokens: int | None = None, device: str = "cpu") -> Iterator[Batch]:

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from configuration.errors import ConfigurationError
-from trainer.data.tokenizer import BEGIN_ID, END_ID
 from trainer.generation.sampling import Sampling, draw
 
 if TYPE_CHECKING:
@@ -13,10 +12,6 @@ if TYPE_CHECKING:
     from trainer.model.cache import KVCache
     from trainer.model.transformer import MoETransformer
 
-BOUNDARIES = (BEGIN_ID, END_ID)
-"""A document ends with an end token, or where the next one begins."""
-
-
 def next_tokens(
     model: "MoETransformer",
     prompt: Sequence[int],
@@ -24,7 +19,7 @@ def next_tokens(
     tokens: int,
     sampling: Sampling,
     vocabulary: int | None = None,
-    stop: Collection[int] = BOUNDARIES,
+    stop: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
     """Yield up to ``tokens`` token ids that follow ``prompt``; ends before a token of ``stop``.
@@ -63,4 +58,4 @@ def _next_logits(model: "MoETransformer", ids: list[int], cache: "KVCache | None
         cache = None
     new = ids[-limit:] if cache is None else ids[cache.positions :]
     with torch.inference_mode():
-        return model.logits(torch.tensor([new], device=model.embedding.device), cache)[0, -1]
+        return model.logits(torch.tensor([new], device=next(model.parameters()).device), cache)[0, -1]

@@ -9,6 +9,7 @@ from configuration.overrides import Overrides
 from configuration.spec import validated
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from simulator.specs.presets import Default
+from trainer.parallel.world import check_launch, launched_ranks
 from trainer.specs import DATA, TRAINING, DataSpec, TrainingSpec
 
 KINDS = ("model", "plan", "data", "training")
@@ -48,9 +49,15 @@ def resolve(model: str, data: str, training: str, plan: str | None, overrides: O
     training_spec = TRAINING.load(training, overrides.get("training"))
     device = settled_device(training_spec, cuda=cuda)
     training_spec = training_spec.model_copy(update={"device": device})
-    plan_spec, used = load_plan(model_spec, plan or training_spec.plan, overrides.get("plan"), precision="bf16-mixed" if device == "cuda" else "fp32")
-    if plan_spec.ranks != 1:
-        raise ConfigurationError(f"plan.ranks ({plan_spec.ranks}): the trainer runs in one process (legal: 1)")
+    plan_spec, used = load_plan(
+        model_spec,
+        plan or training_spec.plan,
+        overrides.get("plan"),
+        ranks=launched_ranks(),
+        ranks_reason="processes started",
+        precision="bf16-mixed" if device == "cuda" else "fp32",
+    )
+    check_launch(plan_spec)
     return Experiment(model_spec, plan_spec, data_spec, training_spec), used
 
 

@@ -14,6 +14,9 @@ from trainer.loop.journal import Journal
 from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, threads_of
 from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
+from trainer.parallel.layout import own_parts
+from trainer.parallel.parallelize import Parallel, parallelize
+from trainer.parallel.together import anywhere, first_rank_decides, first_rank_first
 from trainer.parallel.world import World
 
 
@@ -25,7 +28,8 @@ class Job:
     run_folder: Path | None
     data: TokenData
     model: MoETransformer
-    optimizer: torch.optim.AdamW
+    parallel: Parallel
+    optimizer: torch.optim.Optimizer
     training: Batches
     validation: Batches
     journal: Journal
@@ -37,15 +41,18 @@ class Job:
     def next_micro_batches(self) -> Iterator[Batch]:
         """The micro-batches of the step that comes."""
         experiment = self.experiment
-        return self.training.micro_batches(self.step, experiment.sequences_per_step, experiment.plan.micro_batch, experiment.training.device)
+        world = self.parallel.world
+        return self.training.micro_batches(
+            self.step, experiment.sequences_per_step, experiment.plan.micro_batch, world.device, part=world.data_rank, parts=experiment.plan.dp
+        )
 
     def held_out(self, limit_tokens: int | None = None) -> Iterator[Batch]:
         """Batches of the validation split."""
-        return self.validation.in_sequence(self.experiment.plan.micro_batch, limit_tokens, self.experiment.training.device)
+        return self.validation.in_sequence(self.experiment.plan.micro_batch, limit_tokens, self.parallel.world.device)
 
     def weights_are_finite(self) -> bool:
-        """Whether no weight is infinite or NaN."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+        """Whether no weight is infinite or NaN, on any rank."""
+        return not anywhere(self.parallel.world, not all(bool(tensor.isfinite().all()) for tensor in own_parts(self.model)))
 
     def save(self) -> None:
         """Begin a checkpoint, which older ones make way for once it is whole; nothing without a run folder."""
@@ -57,19 +64,19 @@ class Job:
         return None if self.saver is None else self.saver.wait()
 
 
-def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool) -> Job:
+def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool, world: World | None = None) -> Job:
     """Check and build everything, and only then make the run folder; or put back the state of its newest checkpoint.
 
     Raises ConfigurationError in one line.
     """
     plan, training = experiment.plan, experiment.training
-    goes_on = resume and run_folder is not None and run_folder.exists()
-    if run_folder is not None and not goes_on:
-        check_free(run_folder)
-    data = prepare(experiment.data, experiment.model.vocabulary, log)
+    world = world or World(plan, device=training.device)
+    goes_on = first_rank_decides(world, lambda: _is_begun(run_folder, resume=resume))
+    data = first_rank_first(world, lambda: prepare(experiment.data, experiment.model.vocabulary, log))
     batches = Batches(data.training, plan.sequence, training.seed)
     held_out = Batches(data.validation, plan.sequence, name="validation")
-    model = build_model(experiment.model, plan, seed=training.seed, device=training.device)
+    model = build_model(experiment.model, plan, seed=training.seed, device=world.device)
+    parallel = parallelize(model, world)
     optimizer = build_optimizer(
         model,
         plan,
@@ -79,15 +86,23 @@ def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[st
         epsilon=training.adam_epsilon,
     )
     torch.manual_seed(training.seed)
-    file = None if run_folder is None else run_folder / LOG_FILE
+    file = None if run_folder is None or not world.first else run_folder / LOG_FILE
     journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
-    saver = None if run_folder is None else Saver(run_folder, World(plan), keep=training.checkpoints.keep)
-    job = Job(experiment, run_folder, data, model, optimizer, batches, held_out, journal, saver, step=0)
+    saver = None if run_folder is None else Saver(run_folder, world, keep=training.checkpoints.keep)
+    job = Job(experiment, run_folder, data, model, parallel, optimizer, batches, held_out, journal, saver, step=0)
     if goes_on:
         _go_on(job, log)
     elif run_folder is not None:
-        create_run_folder(run_folder, experiment)
+        first_rank_decides(world, lambda: create_run_folder(run_folder, experiment))
     return job
+
+
+def _is_begun(run_folder: Path | None, *, resume: bool) -> bool:
+    """Whether the run goes on from what it left; if not, its folder must be free."""
+    goes_on = resume and run_folder is not None and run_folder.exists()
+    if run_folder is not None and not goes_on:
+        check_free(run_folder)
+    return goes_on
 
 
 def _go_on(job: Job, log: Callable[[str], None]) -> None:
@@ -99,9 +114,9 @@ def _go_on(job: Job, log: Callable[[str], None]) -> None:
     if checkpoints_in(job.run_folder):
         checkpoint = find_checkpoint(str(job.run_folder))
         _check_same(checkpoint, job)
-        load_training_state(checkpoint, job.model, job.optimizer)
+        load_training_state(checkpoint, job.model, job.optimizer, job.parallel.world)
         job.step, job.saver.last = checkpoint.step, checkpoint.folder
-    job.journal.rewind(job.step)
+    first_rank_decides(job.parallel.world, lambda: job.journal.rewind(job.step))
     log(f"going on after step {job.step:,} of {job.experiment.steps:,}")
 
 

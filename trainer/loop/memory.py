@@ -36,12 +36,19 @@ def run_memory(model: "nn.Module", optimizer: "torch.optim.Optimizer") -> RunMem
     """Memory of a model and its optimizer."""
     import torch
 
-    parameters = list(model.parameters())
+    parameters = [_own(parameter) for parameter in model.parameters()]
     sizes_bytes = sum(parameter.nbytes for parameter in parameters)
     trained_bytes = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
-    states_bytes = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+    states_bytes = sum(_own(value).nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
     on_device = any(parameter.is_cuda for parameter in parameters)
     return RunMemory(sizes_bytes, trained_bytes, states_bytes, _process_peak_bytes(), torch.cuda.max_memory_allocated() if on_device else None)
+
+
+def _own(tensor: "torch.Tensor") -> "torch.Tensor":
+    """What this rank holds of a tensor."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _process_peak_bytes() -> int:

@@ -21,6 +21,8 @@ from trainer.loop.memory import RunMemory, run_memory
 from trainer.loop.run_folder import RESULT_FILE
 from trainer.loop.schedule import learning_rate
 from trainer.model import MoETransformer
+from trainer.parallel.together import anywhere, loss_of_a_rank_told
+from trainer.parallel.world import World
 from trainer.step import training_step
 
 
@@ -78,20 +80,23 @@ class RunResult:
         }
 
 
-def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str], None], resume: bool = False) -> RunResult:
+def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str], None], resume: bool = False, world: World | None = None) -> RunResult:
     """Train to the end, or go on to it; log and checkpoints are kept in ``run_folder``, nothing is written without one.
 
     With ``resume`` a run folder that is there already goes on from its newest checkpoint, exactly as if it had never stopped.
-    Raises ConfigurationError before anything is written, NotFiniteError, and KeyboardInterrupt once a checkpoint is safe.
+    ``world``: this process among the ranks of the plan; the first of them writes. Raises ConfigurationError before anything is written,
+    NotFiniteError, RankLostError, and KeyboardInterrupt once a checkpoint is safe.
     """
-    with termination_interrupts():
-        job = start_job(experiment, run_folder, log, resume=resume)
+    world = world or World(experiment.plan, device=experiment.training.device)
+    with termination_interrupts(), loss_of_a_rank_told(world):
+        job = start_job(experiment, run_folder, log, resume=resume, world=world)
         try:
             with deferred_interrupts() as interrupted:
                 while job.step < experiment.steps:
                     take_step(job)
-                    validate_and_save(job, leaving=interrupted())
-                    if interrupted() and job.step < experiment.steps:
+                    leaving = anywhere(world, interrupted())
+                    validate_and_save(job, leaving=leaving)
+                    if leaving and job.step < experiment.steps:
                         job.saved()
                         log(f"interrupted after step {job.step:,} of {experiment.steps:,}{_how_to_go_on(job)}")
                         raise KeyboardInterrupt
@@ -107,7 +112,7 @@ def take_step(job: Job) -> None:
     for group in job.optimizer.param_groups:
         group["lr"] = rate
     started_s = time.perf_counter()
-    losses = training_step(job.model, job.optimizer, job.next_micro_batches(), job.experiment.plan)
+    losses = training_step(job.model, job.optimizer, job.next_micro_batches(), job.experiment.plan, job.parallel)
     # One transfer, which waits for the device.
     present = {name: value for name, value in losses._asdict().items() if isinstance(value, torch.Tensor)}
     numbers = dict(zip(present, torch.stack(list(present.values())).tolist(), strict=True))
@@ -134,7 +139,7 @@ def validate_and_save(job: Job, *, leaving: bool) -> None:
     """Measure and save where the training says so; save also when ``leaving``."""
     training, last = job.experiment.training, job.step == job.experiment.steps
     if job.step % training.evaluation.interval_steps == 0 and not last:
-        validation = evaluate(job.model, job.held_out(training.evaluation.tokens))
+        validation = evaluate(job.model, job.held_out(training.evaluation.tokens), job.parallel)
         job.journal.validation(job.step, validation)
     if job.step % training.checkpoints.interval_steps == 0 or last or leaving:
         # A finite loss may still have left weights that are not; the good checkpoint before is worth more than this one.
@@ -144,7 +149,7 @@ def validate_and_save(job: Job, *, leaving: bool) -> None:
 
 def finish(job: Job) -> RunResult:
     """Measure a run that has taken its last step on the whole validation split, and write its result."""
-    validation = evaluate(job.model, job.held_out())
+    validation = evaluate(job.model, job.held_out(), job.parallel)
     _hold(job, math.isfinite(validation.loss_nats_per_token), f"validation loss is {validation.loss_nats_per_token}")
     job.journal.validation(job.step, validation)
     memory = run_memory(job.model, job.optimizer)
@@ -161,7 +166,7 @@ def finish(job: Job) -> RunResult:
         data=job.data,
         model=job.model,
     )
-    if job.run_folder is not None:
+    if job.run_folder is not None and job.parallel.world.first:
         write_atomically(job.run_folder / RESULT_FILE, to_json(result.as_dict()))
     return result
 

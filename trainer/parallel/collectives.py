@@ -92,4 +92,4 @@ def _reduced(rows_MD: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) ->
         return out_ND
     total = rows_MD.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=group)
-    return total.split(list(sizes))[place].clone()
+    return torch.split(total, list(sizes))[place].clone()

@@ -5,6 +5,7 @@ first gradient comes, gradients become views of it (no bytes of their own), and 
 Losses are divided by the tokens of all ranks, so that sums are right for every group, the experts' too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -84,9 +85,9 @@ class GradientBuckets:
                 bucket = filling[group] = Bucket(group)
                 self.buckets.append(bucket)
             bucket.parameters.append(parameter)
-            parameter.register_post_accumulate_grad_hook(self._taker(bucket))
+            parameter.register_post_accumulate_grad_hook(self._taker(bucket))  # type: ignore[no-untyped-call]
 
-    def _taker(self, bucket: Bucket):  # type: ignore[no-untyped-def]
+    def _taker(self, bucket: Bucket) -> Callable[[nn.Parameter], None]:
         def take(parameter: nn.Parameter) -> None:
             with scope(Component.GRADIENT_SYNC):
                 bucket.take(parameter)

@@ -78,13 +78,13 @@ class Dispatcher:
         """The rows of each expert once for every slice of it."""
         if self.slices == 1:
             return rows_RD
-        return torch.cat([part for part in rows_RD.split(sent[:: self.slices]) for _ in range(self.slices)])
+        return torch.cat([part for part in torch.split(rows_RD, sent[:: self.slices]) for _ in range(self.slices)])
 
     def _summed(self, rows_ND: Tensor, sent: list[int]) -> Tensor:
         """The sum over the slices."""
         if self.slices == 1:
             return rows_ND
-        parts = rows_ND.split(sent)
+        parts = torch.split(rows_ND, sent)
         return torch.cat([torch.stack(parts[first : first + self.slices]).sum(0) for first in range(0, len(parts), self.slices)])
 
 

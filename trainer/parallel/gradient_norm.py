@@ -33,4 +33,5 @@ def square_sum(model: nn.Module, world: World) -> Tensor:
 def norm_of(gradients: list[Tensor]) -> Tensor:
     """The norm of all of them together, in fp32 or more."""
     norms = [torch.linalg.vector_norm(gradient, dtype=wide(gradient.dtype)) for gradient in gradients]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm

@@ -50,6 +50,13 @@ def division(name: str) -> Division:
     return DIVISIONS.get(name.split(".", 2)[2] if name.startswith("blocks.") else name, Division())
 
 
+def own_parts(model: "nn.Module") -> "list[Tensor]":
+    """What this rank holds of each parameter, as plain tensors that share its storage."""
+    from torch.distributed.tensor import DTensor
+
+    return [parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach() for parameter in model.parameters()]
+
+
 def slice_parameters(model: "nn.Module", world: World) -> None:
     """Replace every whole parameter by this rank's slice of it, in place."""
     from torch import nn

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainer.parallel.together import gathered
 from trainer.parallel.world import TENSOR, Share, World
 
 if TYPE_CHECKING:
     import torch.distributed as dist
     from torch import Tensor
 
-    from trainer.model import MoETransformer
+    from trainer.model import KVCache, MoETransformer
     from trainer.parallel.data_parallel import GradientBuckets
 
 
@@ -49,6 +50,39 @@ class Parallel:
             dist.all_reduce(values, group=self.world.stage_group)
         return values
 
+    def gathered_losses(self, losses_N: "Tensor") -> "Tensor":
+        """The losses of all data-parallel ranks, one after another."""
+        import torch
+
+        speaks = self.world.index(Share.SLICED, TENSOR) == 0 and self.world.stage == self.world.plan.pp - 1
+        parts = gathered(self.world, losses_N.tolist() if speaks else [])
+        return torch.tensor([loss for part in parts for loss in part], dtype=losses_N.dtype)
+
+    def summed_over_data(self, number: int) -> int:
+        """The sum over the data-parallel ranks."""
+        return sum(gathered(self.world, number)) // (self.world.plan.ranks // self.world.plan.dp)
+
+    def summed_counts(self, counts_LE: "list[Tensor]") -> "list[Tensor]":
+        """Tokens of each expert of each MoE layer of the whole model, from what this rank counted of its own layers."""
+        import torch
+
+        if self.world.plan.ranks == 1:
+            return counts_LE
+        if counts_LE:
+            counts_LE = list(torch.split(self.summed_over_stage(torch.cat(counts_LE)), [len(counts_E) for counts_E in counts_LE]))
+        if self.world.plan.pp == 1:
+            return counts_LE
+        layers = list(zip(self.moe_layers, (counts_E.tolist() for counts_E in counts_LE), strict=True))
+        found = {layer: counts for part in gathered(self.world, layers) for layer, counts in part}
+        return [torch.tensor(found[layer]) for layer in sorted(found)]
+
+    @property
+    def moe_layers(self) -> list[int]:
+        """Numbers of the decoder blocks with experts that this rank has."""
+        from trainer.model.moe import MoE
+
+        return [index for index, block in enumerate(self.model.blocks) if isinstance(getattr(block, "feed_forward", None), MoE)]
+
 
 def parallelize(model: "MoETransformer", world: World) -> Parallel:
     """Cut ``model``, which is whole and the same on every rank, in place. Make the optimizer afterwards."""
@@ -63,6 +97,7 @@ def parallelize(model: "MoETransformer", world: World) -> Parallel:
     hang_dispatchers(model, world)
     split_tokens(model, world)
     _set_scope(model, world)
+    _speak_with_one_voice(model)
     if plan.zero_stage:
         from trainer.parallel.fully_sharded import shard_fully
 
@@ -71,6 +106,20 @@ def parallelize(model: "MoETransformer", world: World) -> Parallel:
     from trainer.parallel.data_parallel import GradientBuckets
 
     return Parallel(world, model, GradientBuckets(model, world))
+
+
+def _speak_with_one_voice(model: "MoETransformer") -> None:
+    """Let every rank get the first one's logits: they draw the same token from them, bit for bit."""
+    import torch.distributed as dist
+
+    own = model.logits
+
+    def logits(inputs_BS: "Tensor", cache: "KVCache | None" = None) -> "Tensor":
+        logits_BSV = own(inputs_BS, cache)
+        dist.broadcast(logits_BSV, src=0)
+        return logits_BSV
+
+    setattr(model, "logits", logits)  # noqa: B010 - a method of this one model
 
 
 def _set_scope(model: "MoETransformer", world: World) -> None:

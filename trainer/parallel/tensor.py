@@ -10,6 +10,7 @@ Shapes: T tokens, D width.
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ class _Tokens:
     def own(self, ids_BS: Tensor) -> Tensor:
         """This rank's run of the flattened tokens."""
         self.total = ids_BS.numel()
-        return ids_BS.flatten().split(self.sizes)[self.place]
+        return torch.split(ids_BS.flatten(), self.sizes)[self.place]
 
     @property
     def sizes(self) -> list[int]:

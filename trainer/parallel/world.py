@@ -65,6 +65,7 @@ class World:
 
     plan: Plan
     rank: int = 0
+    device: str = "cpu"
     meshes: "dict[Share, DeviceMesh | None]" = field(default_factory=dict)
 
     @property
@@ -135,15 +136,15 @@ def start_world(plan: Plan, device: str = "cpu", *, timeout_s: float = 600.0) ->
     """
     check_launch(plan)
     if plan.ranks == 1:
-        return World(plan)
+        return World(plan, device=device)
     import torch
     import torch.distributed as dist
 
-    if device.startswith("cuda"):
-        torch.cuda.set_device(local_device("cuda"))
+    if device == "cuda":
+        torch.cuda.set_device(local_device(device))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(seconds=timeout_s))
-    world = World(plan, dist.get_rank(), meshes(plan, device.partition(":")[0]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+    world = World(plan, dist.get_rank(), local_device(device), meshes(plan, device))
     _ = world.expert_group, world.stage_group
     return world
 

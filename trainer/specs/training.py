@@ -69,6 +69,8 @@ class TrainingSpec(Spec):
     """Of the initial weights and of the order of the data."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: CUDA when there is a GPU, else CPU."""
+    collective_timeout_s: float = Field(default=600.0, gt=0)
+    """How long a rank waits for the others before it ends with an error."""
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
 
