@@ -28,7 +28,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide(weight_VD.dtype))
         loss = torch.zeros((), dtype=wide(x_TD.dtype), device=x_TD.device)
         place_T, share_T = labels_T.clamp(min=0), _shares(labels_T, loss.dtype)
-        for x_CD, place_C, share_C, grad_x_CD in zip(*(each.split(rows) for each in (x_TD, place_T, share_T, grad_x_TD)), strict=True):
+        for x_CD, place_C, share_C, grad_x_CD in zip(*(torch.split(each, rows) for each in (x_TD, place_T, share_T, grad_x_TD)), strict=True):
             loss.sub_(_chunk(x_CD, narrow_VD, place_C[:, None], share_C[:, None], grad_x_CD, grad_weight_VD))
         ctx.save_for_backward(grad_x_TD, grad_weight_VD.to(weight_VD.dtype))
         return loss
