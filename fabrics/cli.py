@@ -126,6 +126,28 @@ def explain(
     emit(explanation.document(), as_json=as_json, output=output, show=lambda console: show(explanation, console))
 
 
+@app.command()
+def lab(
+    fabric: FabricOption,
+    bytes_per_pair: Annotated[int, typer.Option("--bytes-per-pair", min=1, help="What each host sends to each other one.")] = 500_000,
+    host_bytes_per_s: Annotated[float, typer.Option("--host-bytes-per-s", min=1e5, help="Rate of a host's link in the lab; others in proportion.")] = 3.125e6,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Exchanges; each is hashed anew.")] = 3,
+    fail: FailOption = None,
+    slow: SlowOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Send an all-to-all for real through a small fabric emulated at a fraction of its rates (Linux, root), beside the prediction.
+
+    Example: [bold]python -m fabrics lab --fabric spine-leaf[/bold].
+    """
+    from fabrics.lab.experiment import measure, show
+
+    result = measure(load(fabric, set_, fail=fail, slow=slow), bytes_per_pair, host_bytes_per_s, repeats)
+    emit(result, as_json=as_json, output=output, show=lambda console: show(result, console))
+
+
 def load(
     name: str,
     set_: list[str] | None,

@@ -179,6 +179,14 @@ class Routes:
                 seen |= {head for _, head, _ in toward.hops[node]}
         return {self._names[node] for node in seen}
 
+    def next_hops(self, name: str, dst: int) -> list[str]:
+        """Names of the nodes to which a node sends what is for rank ``dst``, all on shortest paths."""
+        toward = self.toward(dst)
+        node = self._number[name]
+        if node not in toward.hops:
+            self._add(toward, node)
+        return [self._names[head] for _, head, _ in toward.hops[node]]
+
     def latencies(self, src: IntArray, dst: IntArray) -> tuple[FloatArray, IntArray]:
         """Wire latency of each pair (slowest of its shortest paths) and the mask of link kinds on the way."""
         wire_s, masks = [], []
