@@ -109,6 +109,25 @@ class CommunicationRow(Record):
     bottleneck: str
 
 
+class LayerLoad(Record):
+    """How the choices of one step spread over the experts of one decoder block.
+
+    ``counts``: tokens that chose each expert; ``dropped``: how many of them found no row; ``max_over_mean``: the busiest over the mean.
+    """
+
+    layer: int
+    counts: list[int]
+    dropped: int
+    dead_experts: int
+    max_over_mean: Number
+
+    @classmethod
+    def of(cls, layer: int, counts: list[int], dropped: int) -> "LayerLoad":
+        """The row of a layer with these counts."""
+        busiest = max(counts) * len(counts) / sum(counts)
+        return cls(layer=layer, counts=counts, dropped=dropped, dead_experts=counts.count(0), max_over_mean=busiest)
+
+
 class Throughput(Record):
     """``tokens_per_s`` of the whole job. ``model_flops``: forward FLOPs of all ranks times three, active parameters, half of the
     causal scores, no recomputation; ``mfu`` divides them by time and by the peak of all devices for the compute dtype."""
@@ -147,7 +166,7 @@ class DefaultUsed(Record):
 class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
 
-    ``model_specification``, ``plan`` and, of a predicted model with experts, ``expert_load`` hold every field of those specifications, so that a report
+    ``model_specification``, ``plan`` and, of a predicted model with experts, ``load_specification`` hold every field of those specifications, so that a report
     can be predicted again.
     """
 
@@ -158,7 +177,7 @@ class StepReport(Record):
     active_parameters: Annotated[int, Field(ge=0)]
     model_specification: dict[str, object]
     plan: dict[str, object]
-    expert_load: dict[str, object] | None = None
+    load_specification: dict[str, object] | None = None
     fabric: str
     memory: Memory
     time: Time
@@ -168,5 +187,7 @@ class StepReport(Record):
     bottleneck_link: str | None = None
     fits: bool | None = None
     device_memory_bytes: Bytes | None = None
+    layer_loads: list[LayerLoad] = []
+    """As measured, one row a MoE layer."""
     defaults: list[DefaultUsed] = []
     provenance: Provenance

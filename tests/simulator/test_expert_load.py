@@ -104,10 +104,10 @@ def test_alone_a_rank_holds_all_experts_and_gets_all_rows_anyway() -> None:
 
 def test_the_report_says_whose_step_it_is() -> None:
     answer = report({"kind": "zipf", "exponent": 1.5})
-    assert answer.expert_load == {"kind": "zipf", "exponent": 1.5}
+    assert answer.load_specification == {"kind": "zipf", "exponent": 1.5}
     assert any("times the mean" in note for note in answer.provenance.notes)
     assert any(used.field == "load" for used in ask("tiny-moe", "spine-leaf").defaults)
-    assert ask("llama-3-8b", "spine-leaf").answer().expert_load is None
+    assert ask("llama-3-8b", "spine-leaf").answer().load_specification is None
 
 
 @pytest.mark.parametrize(
