@@ -10,9 +10,12 @@ from simulator.components import Component, Phase
 from simulator.specs import Plan
 from trainer.measure.scope import backward, phase, scope
 from trainer.model import MoETransformer
+from trainer.model.capacity import dropped_choices
+from trainer.model.moe import capacities
 from trainer.model.router import update_selection_biases
 from trainer.parallel.gradient_norm import local_gradients, norm_of, square_sum
 from trainer.parallel.parallelize import Parallel
+from trainer.parallel.pipeline import Pipeline
 from trainer.parallel.world import World
 from trainer.split_adamw import SplitAdamW
 
@@ -29,6 +32,8 @@ class StepLosses(NamedTuple):
     load_balancing: Tensor | None
     router_z: Tensor | None
     counts_LE: list[Tensor]
+    dropped_L: list[Tensor]
+    """Choices of each MoE layer that found no row; empty where no layer has a capacity."""
     gradient_norm: Tensor
 
 
@@ -51,12 +56,16 @@ def training_step(
     """
     parallel = parallel or Parallel(World(plan), model)
     passed = []
-    for index in range(plan.accumulation):
+    if parallel.pipeline is not None:
+        passed = _pipelined(parallel.pipeline, model, [next(micro_batches) for _ in range(plan.accumulation)])
+    for index in range(plan.accumulation if parallel.pipeline is None else 0):
         parallel.before_micro_batch(last=index == plan.accumulation - 1)
         passed.append(_forward_backward(model, *next(micro_batches), plan))
     with phase(Phase.OPTIMIZER, Component.GRADIENT_SYNC):
         parallel.finish_gradients()
     sums = _sums(passed)
+    if not parallel.has_loss:
+        sums["tokens"].zero_()
     norm = _gradient_norm(sums, parallel)
     tokens = sums.pop("tokens")
     with scope(Component.GRADIENT_CLIPPING):
@@ -67,7 +76,7 @@ def training_step(
     counts_LE = _counts(passed, parallel)
     update_selection_biases(model, counts_LE, model.spec.selection_bias_rate)
     means = {name: value / tokens for name, value in sums.items()}
-    return StepLosses(means["language_model"], means.get("load_balancing"), means.get("router_z"), counts_LE, norm)
+    return StepLosses(means["language_model"], means.get("load_balancing"), means.get("router_z"), counts_LE, _dropped(passed, parallel), norm)
 
 
 def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tensor, plan: Plan) -> _Passed:
@@ -80,6 +89,29 @@ def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tenso
     del losses
     backward(total)
     return passed
+
+
+def _pipelined(pipeline: Pipeline, model: MoETransformer, batches: list[MicroBatch]) -> list[_Passed]:
+    """All micro-batches through the pipeline; of each what this stage has: its routers' share of the auxiliary losses, the loss on the last stage."""
+    tokens = [labelled(model.own_tokens(labels_BS)) for _, labels_BS in batches]
+    losses, records = pipeline.run(batches, tokens)
+    return [
+        _Passed(
+            count,
+            loss,
+            _share([record.load_balancing for record in left], loss, model) if model.spec.load_balancing_loss else None,
+            _share([record.router_z for record in left], loss, model) if model.spec.router_z_loss else None,
+            [record.counts_E for record in left],
+        )
+        for count, loss, left in zip(tokens, losses, records, strict=True)
+    ]
+
+
+def _share(values: list[Tensor | None], like: Tensor, model: MoETransformer) -> Tensor | None:
+    """What this stage's layers add to the mean over all MoE layers, zero where it has none; None for a model without."""
+    if not model.spec.moe_layers:
+        return None
+    return torch.stack([torch.zeros_like(like), *(value.detach() for value in values if value is not None)]).sum() / model.spec.moe_layers
 
 
 def labelled(labels_T: Tensor) -> int | Tensor:
@@ -131,6 +163,16 @@ def _scale(model: MoETransformer, optimizer: torch.optim.Optimizer, norm: Tensor
         for gradient in local_gradients(model).values():
             gradient.mul_(total)
     return norm
+
+
+def _dropped(passed: list[_Passed], parallel: Parallel) -> list[Tensor]:
+    """Choices of each MoE layer of this stage that found no row, in all micro-batches of all ranks; empty where no layer has a capacity."""
+    plan = parallel.world.plan
+    rows_L = capacities(parallel.model, plan.tokens_per_micro_batch // plan.tp)
+    if not any(rows_L):
+        return []
+    dropped = [[dropped_choices(counts_E, rows) for counts_E, rows in zip(micro_batch.counts_LE, rows_L, strict=True)] for micro_batch in passed]
+    return list(parallel.summed_over_stage(torch.stack([torch.stack(layer).sum() for layer in zip(*dropped, strict=True)])))
 
 
 def _counts(passed: list[_Passed], parallel: Parallel) -> list[Tensor]:

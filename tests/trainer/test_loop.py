@@ -9,6 +9,7 @@ import torch
 from configuration.errors import ConfigurationError
 from trainer.data import Batches
 from trainer.loop.evaluate import Validation, evaluate
+from trainer.loop.expert_load import step_load
 from trainer.loop.journal import Journal, StepRecord
 from trainer.loop.memory import run_memory
 from trainer.loop.run import NotFiniteError, train
@@ -117,6 +118,29 @@ def test_the_log_has_every_step_and_every_validation(experiment_of, tmp_path):
     assert [record["loss_nats_per_token"] for record in steps] == list(result.losses)
     assert [record["step"] for record in records if "validation_loss_nats_per_token" in record] == [20, 40, 60]
     assert [record["step"] for record in records if "parameters_bytes" in record] == [1, 60]
+
+
+def test_the_log_tells_how_the_experts_were_loaded(experiment_of, tmp_path):
+    settings = ("training.tokens=5120", "model.blocks.0.feed_forward.top_k=2")
+    train(experiment_of(*settings, "model.blocks.0.feed_forward.capacity_factor=0.5"), run_folder=tmp_path / "tight", log=silent)
+    train(experiment_of(*settings, "plan.routing=uniform"), run_folder=tmp_path / "even", log=silent)
+    tight, even = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("tight", "even"))
+    steps = [record for record in tight if "gradient_norm" in record]
+    # Half of the mean is the capacity: at least half of the choices find no row.
+    assert all(0.5 <= record["dropped_share"] < 1 and record["expert_max_over_mean"] > 1 for record in steps)
+    assert all(
+        (record["expert_max_over_mean"], record["dead_experts"], record["dropped_share"]) == (1, 0, None) for record in even if "gradient_norm" in record
+    )
+    counts = next(record["expert_counts_LE"] for record in tight if "validation_loss_nats_per_token" in record)
+    assert [len(counts_E) for counts_E in counts] == [16]
+
+
+def test_the_load_of_a_step_by_hand():
+    load = step_load([6, 0, 3, 3, 2, 2, 2, 6, 1, 2], [4, 4])
+    assert (load.counts_LE, load.dropped_L) == (((6, 0, 3, 3), (2, 2, 2, 6)), (1, 2))
+    # Means are 3 and 3; one expert of the first layer got nothing; 3 of 24 choices were dropped.
+    assert (load.max_over_mean, load.dead_experts, load.dropped_share) == (2, 1, 0.125)
+    assert step_load([], []) is None
 
 
 def test_without_a_folder_nothing_is_written(experiment_of, tmp_path, monkeypatch):

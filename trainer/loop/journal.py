@@ -26,6 +26,12 @@ class StepRecord:
     gradient_norm: float
     learning_rate: float
     step_s: float
+    expert_max_over_mean: float | None = None
+    """Load of the busiest expert over the mean, in the layer where it is highest."""
+    dead_experts: int | None = None
+    """Experts of all layers that got no token in this step."""
+    dropped_share: float | None = None
+    """Share of all choices that found no row; None without a capacity."""
 
 
 class Journal:
@@ -77,6 +83,7 @@ class Journal:
                 "validation_standard_error_nats_per_token": error,
                 "validation_tokens": validation.tokens,
                 "expert_load_entropy_nats": validation.expert_load_entropy_nats,
+                "expert_counts_LE": validation.counts_LE,
             }
         )
         shown = "" if error is None else f" ± {error:.4f}"
@@ -96,9 +103,12 @@ class Journal:
     def _progress(self, record: StepRecord) -> str:
         steps, seconds = self._since_shown
         step_s = seconds / steps
+        load = "" if record.expert_max_over_mean is None else f"  busiest expert {record.expert_max_over_mean:.2f} x the mean"
+        load += f"  {record.dead_experts} dead" if record.dead_experts else ""
+        load += f"  {record.dropped_share:.1%} dropped" if record.dropped_share else ""
         return (
             f"step {record.step:,}/{self._steps:,}  loss {record.loss_nats_per_token:.4f}  {self._tokens_per_step / step_s:,.0f} tokens/s  "
-            f"learning rate {record.learning_rate:.2e}  gradient norm {record.gradient_norm:.2f}  {_minutes((self._steps - record.step) * step_s)} left"
+            f"learning rate {record.learning_rate:.2e}  gradient norm {record.gradient_norm:.2f}{load}  {_minutes((self._steps - record.step) * step_s)} left"
         )
 
 

@@ -14,6 +14,7 @@ from configuration.files import write_atomically
 from trainer.data import TokenData
 from trainer.loop.evaluate import Validation, evaluate
 from trainer.loop.experiment import Experiment
+from trainer.loop.expert_load import step_load
 from trainer.loop.interrupt import deferred_interrupts, termination_interrupts
 from trainer.loop.job import Job, start_job
 from trainer.loop.journal import StepRecord
@@ -115,7 +116,10 @@ def take_step(job: Job) -> None:
     losses = training_step(job.model, job.optimizer, job.next_micro_batches(), job.experiment.plan, job.parallel)
     # One transfer, which waits for the device.
     present = {name: value for name, value in losses._asdict().items() if isinstance(value, torch.Tensor)}
-    numbers = dict(zip(present, torch.stack(list(present.values())).tolist(), strict=True))
+    counts = [each.double().flatten() for each in (*losses.counts_LE, *losses.dropped_L)]
+    read = torch.cat([torch.stack([value.double() for value in present.values()]), *counts]).tolist()
+    numbers = dict(zip(present, read, strict=False))
+    load = step_load(read[len(present) :], [len(counts_E) for counts_E in losses.counts_LE])
     step_s = time.perf_counter() - started_s
     job.step += 1
     job.journal.step(
@@ -127,6 +131,9 @@ def take_step(job: Job) -> None:
             gradient_norm=numbers["gradient_norm"],
             learning_rate=rate,
             step_s=step_s,
+            expert_max_over_mean=None if load is None else load.max_over_mean,
+            dead_experts=None if load is None else load.dead_experts,
+            dropped_share=None if load is None else load.dropped_share,
         )
     )
     for name, value in numbers.items():

@@ -17,7 +17,7 @@ from trainer.measure.scope import tracking
 from trainer.measure.storages import StorageTracker
 from trainer.measure.subject import Subject
 from trainer.model import MoETransformer
-from trainer.step import MicroBatch
+from trainer.step import MicroBatch, StepLosses
 
 WARM_UP_STEPS = 2
 """The optimizer makes its states in the first step; the third and all later ones are alike."""
@@ -60,6 +60,7 @@ class MemoryPass:
     source: str
     before_bytes: int
     """Alive before the step: parameters, buffers and states."""
+    losses: StepLosses
 
 
 def measure_memory(subject: Subject) -> MemoryPass:
@@ -71,11 +72,11 @@ def measure_memory(subject: Subject) -> MemoryPass:
     ledger.register(subject)
     before_bytes = ledger.tracker.live_bytes
     with tracking(ledger.observe), ledger.tracker:
-        subject.step(ledger.registered(subject.micro_batches))
+        losses = subject.step(ledger.registered(subject.micro_batches))
     memory = ledger.memory()
     if subject.device == "cuda":
         memory = _with_allocator(subject, memory)
-    return MemoryPass(memory, ledger.tracker.operations, CUDA_SOURCE if subject.device == "cuda" else CPU_SOURCE, before_bytes)
+    return MemoryPass(memory, ledger.tracker.operations, CUDA_SOURCE if subject.device == "cuda" else CPU_SOURCE, before_bytes, losses)
 
 
 def _owner(name: str) -> Component:

@@ -14,6 +14,7 @@ from simulator.records.step_report import DefaultUsed, Provenance, StepReport, T
 from simulator.specs.flops import model_flops_per_token
 from simulator.specs.presets import Default
 from trainer.measure.allocator import TOLERANCE, agrees, allocator_peak_bytes
+from trainer.measure.load import layer_loads
 from trainer.measure.memory import MemoryPass, measure_memory
 from trainer.measure.subject import Subject
 from trainer.measure.time import TimePass, measure_time
@@ -65,6 +66,7 @@ def _report(subject: Subject, memory: MemoryPass, time: TimePass, notes: list[st
             model_flops=model_flops_per_token(subject.spec, plan.sequence) * plan.tokens_per_step,
             mfu=None,
         ),
+        layer_loads=layer_loads(subject.spec, memory.losses),
         defaults=[DefaultUsed(field=default.field, value=default.value, reason=default.reason) for default in defaults],
         provenance=Provenance(
             tool="trainer measure",

@@ -11,8 +11,10 @@ from simulator.specs import ModelSpec, Plan
 from trainer.data import Batches, prepare
 from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
+from trainer.parallel.parallelize import Parallel, parallelize
+from trainer.parallel.world import World
 from trainer.specs import DataSpec
-from trainer.step import MicroBatch, training_step
+from trainer.step import MicroBatch, StepLosses, training_step
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.1
@@ -21,19 +23,21 @@ WEIGHT_DECAY = 0.1
 
 @dataclass
 class Subject:
-    """One training job that takes steps."""
+    """One training job that takes steps, as one rank sees it."""
 
     model: MoETransformer
+    parallel: Parallel
     optimizer: torch.optim.AdamW
     micro_batches: Iterator[MicroBatch]
     spec: ModelSpec
     plan: Plan
     device: str
 
-    def step(self, micro_batches: Iterator[MicroBatch] | None = None) -> None:
+    def step(self, micro_batches: Iterator[MicroBatch] | None = None) -> StepLosses:
         """Take one optimizer step, of ``micro_batches`` if they are given, and wait for the device."""
-        training_step(self.model, self.optimizer, micro_batches or self.micro_batches, self.plan)
+        losses = training_step(self.model, self.optimizer, micro_batches or self.micro_batches, self.plan, self.parallel)
         self.wait()
+        return losses
 
     def wait(self) -> None:
         """Wait until the device has done what it was given."""
@@ -41,13 +45,14 @@ class Subject:
             torch.cuda.synchronize()
 
 
-def build_subject(spec: ModelSpec, plan: Plan, micro_batches: Iterator[MicroBatch], *, seed: int, device: str = "cpu") -> Subject:
-    """Build model and optimizer. Raises ConfigurationError for a plan of several ranks: one process is measured."""
-    if plan.ranks != 1:
+def build_subject(spec: ModelSpec, plan: Plan, micro_batches: Iterator[MicroBatch], *, seed: int, device: str = "cpu", world: World | None = None) -> Subject:
+    """Build model and optimizer; ``world``: this rank among the others. Raises ConfigurationError for a plan of several ranks without one."""
+    if world is None and plan.ranks != 1:
         raise ConfigurationError(f"plan.ranks ({plan.ranks}): a step of one process is measured (legal: 1)")
     model = build_model(spec, plan, seed=seed, device=device)
+    parallel = parallelize(model, world or World(plan))
     optimizer = build_optimizer(model, plan, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    return Subject(model, optimizer, micro_batches, spec, plan, device)
+    return Subject(model, parallel, optimizer, micro_batches, spec, plan, device)
 
 
 def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") -> Iterator[MicroBatch]:

@@ -25,6 +25,8 @@ def show_report(report: StepReport, console: "Console") -> None:
     console.print(
         f"{report.throughput.tokens_per_s:,.0f} tokens/s, {report.throughput.model_flops / report.time.step_s:.4g} model FLOP/s{_of_yardstick(report)}"
     )
+    if report.layer_loads:
+        console.print(_load(report))
     console.print(f"memory: {provenance.memory_source}\ntime: {provenance.time_source}")
     for note in provenance.notes:
         console.print(note)
@@ -71,6 +73,15 @@ def _components(report: StepReport) -> Table:
     for row in report.memory.components:
         sizes = (row.parameters_bytes, row.gradients_bytes, row.optimizer_bytes, row.activations_bytes)
         table.add_row(row.component, *(f"{size:,}" for size in sizes))
+    return table
+
+
+def _load(report: StepReport) -> Table:
+    table = Table(title="load of the experts", title_justify="left")
+    for name in ("layer", "choices", "busiest over the mean", "dead experts", "dropped"):
+        table.add_column(name, justify="right")
+    for row in report.layer_loads:
+        table.add_row(str(row.layer), f"{sum(row.counts):,}", f"{row.max_over_mean:.2f}", str(row.dead_experts), f"{row.dropped:,}")
     return table
 
 

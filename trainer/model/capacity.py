@@ -22,6 +22,6 @@ def order_with_capacity(expert_TK: Tensor, counts_E: Tensor, capacity: int) -> t
     return Order(slot_Q, slot_Q // expert_TK.shape[1], ends_E), empty_EM.view(-1, 1)
 
 
-def dropped_choices(counts_E: Tensor, capacity: int) -> Tensor:
-    """How many of the choices of one micro-batch find no row."""
-    return (counts_E - capacity).clamp_(min=0).sum()
+def dropped_choices(counts_E: Tensor, capacity: int | None) -> Tensor:
+    """How many of the choices of one micro-batch find no row; none without a capacity."""
+    return counts_E.new_zeros(()) if capacity is None else (counts_E - capacity).clamp_(min=0).sum()

@@ -97,3 +97,8 @@ def _ordered(routing: Routing, permutation: Permutation, capacity: int | None) -
         weight_R1 = permutation.reorder(weight_TK, order)[:, None]
         del weight_TK
         return weight_R1 if empty_R1 is None else weight_R1.masked_fill(empty_R1, 0), order, record
+
+
+def capacities(model: nn.Module, tokens: int) -> list[int | None]:
+    """Rows that an expert of each MoE layer takes of ``tokens``; None where it takes all."""
+    return [layer.spec.capacity(tokens) for layer in model.modules() if isinstance(layer, MoE)]

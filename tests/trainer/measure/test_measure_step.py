@@ -110,3 +110,18 @@ def test_every_parameter_has_an_owner_and_no_owner_is_idle() -> None:
     model = build_model(spec, load_plan(spec)[0], seed=0)
     found = {name.split(".", 2)[2] if name.startswith("blocks.") else name for name, _ in model.named_parameters()}
     assert {name.removesuffix(".weight") for name in found} == set(OWNERS)
+
+
+def test_the_report_tells_how_the_measured_step_loaded_the_experts() -> None:
+    fields = {"blocks.0.feed_forward.capacity_factor": 0.5}
+    spec = load_model("tiny-moe", fields)
+    plan = load_plan(spec, None, {"sequence": 16, "micro_batch": 2, "global_batch": 4})[0]
+    subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=0), seed=0)
+    report = measure_step(subject, repeats=1, data="random", defaults=[]).report
+    moe = spec.blocks[0].feed_forward
+    assert [row.layer for row in report.layer_loads] == list(range(spec.layers))
+    for row in report.layer_loads:
+        assert sum(row.counts) == 64 * moe.top_k
+        assert row.max_over_mean == pytest.approx(max(row.counts) * moe.experts / sum(row.counts))
+        assert row.dead_experts == row.counts.count(0)
+        assert sum(row.counts) / 2 <= row.dropped < sum(row.counts)

@@ -43,10 +43,20 @@ def test_the_peak_knows_roles_that_are_told_afterwards() -> None:
     tracker = StorageTracker()
     with tracker:
         x = torch.zeros(8)
+        tracker.observe(Phase.BACKWARD, Component.HEAD)
         y = torch.zeros(8)
     tracker.relabel(y, Role.GRADIENT, Component.HEAD)
     assert sorted((storage.role, storage.bytes) for storage in tracker.at_peak) == [(Role.ACTIVATION, 32), (Role.GRADIENT, 32)]
     assert x.numel() == y.numel()
+
+
+def test_a_gradient_that_forward_made_was_an_activation_at_a_peak_before_it_was_taken() -> None:
+    tracker = StorageTracker()
+    with tracker:
+        x = torch.zeros(8)
+    tracker.relabel(x, Role.GRADIENT, Component.HEAD)
+    assert [storage.role for storage in tracker.at_peak] == [Role.ACTIVATION]
+    assert tracker.bytes_by_component(Role.GRADIENT) == {Component.HEAD: 32}
 
 
 def test_attention_has_one_name_on_every_device() -> None:
