@@ -11,7 +11,7 @@ from simulator.predict import predict
 from simulator.records.step_report import StepReport
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from simulator.specs.device import DeviceSpec
-from simulator.specs.presets import DEVICES, LOADS, Default
+from simulator.specs.presets import DEVICES, Default, load_expert_load
 from simulator.time.communication import Network
 
 UNIFORM = "uniform"
@@ -67,7 +67,7 @@ def ask(
         raise ConfigurationError(f"--gpus {gpus}: the plan says ranks {steps.ranks}; give one of the two")
     if steps.ranks > graph.size:
         raise ConfigurationError(f"plan.ranks ({steps.ranks}): fabric {graph.spec.name} has {graph.size} endpoints (legal: 1 to {graph.size})")
-    spread = LOADS.load(load or UNIFORM, overrides.get("load"))
+    spread = load_expert_load(load or UNIFORM, overrides.get("load"))
     spread.check_against(shapes, steps)
     if shapes.expert_counts and load is None and "load" not in overrides:
         used.append(Default("load", UNIFORM, "every expert gets the same number of tokens"))

@@ -11,7 +11,10 @@ PlanName = Annotated[Optional[str], typer.Option("--plan", "-p", help="Plan: a p
 Device = Annotated[Optional[str], typer.Option("--device", "-d", help="Device: a preset or a YAML file; left out, the fabric's.")]  # noqa: UP045
 Gpus = Annotated[Optional[int], typer.Option("--gpus", "-g", min=1, help="Ranks, on the fabric's first endpoints; left out, all of them.")]  # noqa: UP045
 Settings = Annotated[list[str], typer.Option("--set", "-s", help="Set any field of model, plan, device, fabric or load: --set plan.micro_batch=4.")]
-Load = Annotated[Optional[str], typer.Option("--load", help="How tokens spread over experts: uniform, zipf, worst, or a YAML file; left out, uniform.")]  # noqa: UP045
+Load = Annotated[
+    str | None,
+    typer.Option("--load", help="Tokens over experts: uniform, zipf, worst, a YAML file, a measured JSON; default uniform."),
+]
 Fail = Annotated[list[str], typer.Option("--fail", help="A switch or link that is down: spine1, leaf0:spine0. Repeatable.")]
 Slow = Annotated[list[str], typer.Option("--slow", help="A link at a share of its rate: leaf0:spine0=0.5. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

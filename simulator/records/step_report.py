@@ -166,8 +166,8 @@ class DefaultUsed(Record):
 class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
 
-    ``model_specification``, ``plan`` and, of a predicted model with experts, ``load_specification`` hold every field of those specifications, so that a report
-    can be predicted again.
+    ``model_specification``, ``plan`` and, of a predicted model with experts, ``load_specification`` hold every field of those specifications, so
+    that a report can be predicted again.
     """
 
     schema_version: Literal[1] = 1

@@ -6,6 +6,7 @@ from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
+from configuration.errors import ConfigurationError
 from configuration.files import PresetFolder, read_json
 from configuration.overrides import assign
 from configuration.spec import validated
@@ -34,6 +35,25 @@ def load_model(name_or_path: str, overrides: Mapping[str, Any] | None = None) ->
     for field, value in (overrides or {}).items():
         assign(data, field, value, f"--set model.{field}")
     return validated(ModelSpec, data, str(path))
+
+
+def load_expert_load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ExpertLoad:
+    """Read an expert load: preset, YAML file, or the JSON of ``trainer measure`` or ``trainer inspect``.
+
+    Of measured layers the median one counts, by its busiest expert over the mean.
+    Raises ConfigurationError in one line.
+    """
+    if not name_or_path.endswith(".json"):
+        return LOADS.load(name_or_path, overrides)
+    rows = read_json(Path(name_or_path), "load").get("expert_load")
+    try:
+        row = sorted(rows, key=lambda layer: layer["max_over_mean"])[len(rows) // 2] if rows else {}
+        data: dict[str, Any] = {"kind": "histogram", "counts": row["counts"] if "counts" in row else row["shares"]}
+    except (KeyError, TypeError):
+        raise ConfigurationError(f"load: {name_or_path} holds no measured expert load (expected: JSON of trainer measure or trainer inspect)") from None
+    for field, value in (overrides or {}).items():
+        assign(data, field, value, f"--set load.{field}")
+    return validated(ExpertLoad, data, name_or_path)
 
 
 @dataclass(frozen=True)

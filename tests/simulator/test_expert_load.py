@@ -1,5 +1,8 @@
 """How tokens spread over experts drives expert compute, all-to-all and memory at once."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +132,18 @@ def test_what_cannot_be_is_refused(model: str, load: dict[str, object], told: st
 def test_dealt_tokens_leave_no_choice_of_the_load() -> None:
     with pytest.raises(ConfigurationError, match=r"plan\.routing uniform"):
         ask("tiny-moe", "spine-leaf", settings={"load": {"kind": "zipf"}, "plan": {"routing": "uniform"}})
+
+
+def test_a_measured_load_is_the_median_layer_of_the_file(tmp_path: Path) -> None:
+    layers = [
+        {"layer": i, "counts": [busiest, *[10] * (EXPERTS - 1)], "max_over_mean": busiest * EXPERTS / (busiest + 70)} for i, busiest in enumerate((30, 10, 20))
+    ]
+    measured, inspected, neither = (tmp_path / name for name in ("measured.json", "inspected.json", "neither.json"))
+    measured.write_text(json.dumps({"expert_load": layers}))
+    inspected.write_text(json.dumps({"expert_load": [{"shares": [count / 90 for count in layers[2]["counts"]], "max_over_mean": 20 * EXPERTS / 90}]}))
+    neither.write_text(json.dumps({"expert_load": []}))
+    for file in (measured, inspected):
+        load = ask("tiny-moe", "spine-leaf", load=str(file)).network.load
+        assert load.shares(EXPERTS, TOP_K) == pytest.approx([20 / 90, *[10 / 90] * 7])
+    with pytest.raises(ConfigurationError, match="no measured expert load"):
+        ask("tiny-moe", "spine-leaf", load=str(neither))
