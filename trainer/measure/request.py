@@ -1,16 +1,19 @@
 """From what a user asks for to a measurement: specifications, device, threads and tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from configuration.errors import ConfigurationError
 from configuration.overrides import parse_single
-from simulator.specs import load_model, load_plan
+from simulator.specs import ModelSpec, Plan, load_model, load_plan
+from simulator.specs.presets import Default
+from trainer.measure.levers import Levers, Setting, measure_levers
 from trainer.measure.report import Measurement, measure_step
 from trainer.measure.subject import build_subject, data_micro_batches, random_micro_batches
 from trainer.specs import DATA
+from trainer.step import MicroBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,36 @@ class Request:
 
 def answer(request: Request, log: Callable[[str], None]) -> Measurement:
     """Check what was asked for, then measure. Raises ConfigurationError in one line."""
+    resolved = _resolved(request, log)
+    model, plan = resolved.model, resolved.plan
+    subject = build_subject(model, plan, resolved.micro_batches(), seed=request.seed, device=resolved.device)
+    log(f"measuring a step of {model.name}: {model.parameters:,} parameters, {plan.tokens_per_step:,} tokens, {resolved.device}")
+    return measure_step(subject, repeats=request.repeats, data=resolved.tokens, defaults=resolved.defaults, check_allocator=request.check_allocator)
+
+
+def answer_levers(request: Request, log: Callable[[str], None]) -> Levers:
+    """Check what was asked for, then measure every lever. Raises ConfigurationError in one line."""
+    if request.check_allocator:
+        raise ConfigurationError("--check-allocator does not go with --levers (legal: one of them)")
+    resolved = _resolved(request, log)
+    setting = Setting(
+        model=resolved.model, plan=resolved.plan, micro_batches=resolved.micro_batches, seed=request.seed, device=resolved.device
+    )  # fmt: skip
+    return measure_levers(setting, resolved.tokens, log)
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    model: ModelSpec
+    plan: Plan
+    defaults: list[Default]
+    device: str
+    tokens: str
+    """In words."""
+    micro_batches: Callable[[], Iterator[MicroBatch]]
+
+
+def _resolved(request: Request, log: Callable[[str], None]) -> _Resolved:
     overrides = parse_single(request.settings, ("model", "plan", "data"))
     device = _device(request)
     model = load_model(request.model, overrides.get("model"))
@@ -39,15 +72,14 @@ def answer(request: Request, log: Callable[[str], None]) -> Measurement:
     data = None if request.data is None else DATA.load(request.data, overrides.get("data"))
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    micro_batches = (
-        random_micro_batches(model, plan, seed=request.seed, device=device)
-        if data is None
-        else data_micro_batches(data, model, plan, seed=request.seed, device=device, log=log)
-    )
-    subject = build_subject(model, plan, micro_batches, seed=request.seed, device=device)
-    log(f"measuring a step of {model.name}: {model.parameters:,} parameters, {plan.tokens_per_step:,} tokens, {device}")
+
+    def micro_batches() -> Iterator[MicroBatch]:
+        if data is None:
+            return random_micro_batches(model, plan, seed=request.seed, device=device)
+        return data_micro_batches(data, model, plan, seed=request.seed, device=device, log=log)
+
     tokens = "uniform random" if request.data is None else f"data {request.data}"
-    return measure_step(subject, repeats=request.repeats, data=f"{tokens}, seed {request.seed}", defaults=defaults, check_allocator=request.check_allocator)
+    return _Resolved(model, plan, defaults, device, f"{tokens}, seed {request.seed}", micro_batches)
 
 
 def _device(request: Request) -> str:

@@ -45,13 +45,22 @@ class Subject:
             torch.cuda.synchronize()
 
 
-def build_subject(spec: ModelSpec, plan: Plan, micro_batches: Iterator[MicroBatch], *, seed: int, device: str = "cpu", world: World | None = None) -> Subject:
+def build_subject(
+    spec: ModelSpec,
+    plan: Plan,
+    micro_batches: Iterator[MicroBatch],
+    *,
+    seed: int,
+    device: str = "cpu",
+    world: World | None = None,
+    learning_rate: float = LEARNING_RATE,
+) -> Subject:
     """Build model and optimizer; ``world``: this rank among the others. Raises ConfigurationError for a plan of several ranks without one."""
     if world is None and plan.ranks != 1:
         raise ConfigurationError(f"plan.ranks ({plan.ranks}): a step of one process is measured (legal: 1)")
     model = build_model(spec, plan, seed=seed, device=device)
     parallel = parallelize(model, world or World(plan))
-    optimizer = build_optimizer(model, plan, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = build_optimizer(model, plan, learning_rate=learning_rate, weight_decay=WEIGHT_DECAY)
     return Subject(model, parallel, optimizer, micro_batches, spec, plan, device)
 
 
