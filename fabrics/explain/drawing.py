@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACCELERATORS_DRAWN = 64
+SMALLEST_TEXT = 8
 
 
 def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
@@ -45,7 +46,7 @@ def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
         if kind != "accelerator" or len(drawn) <= 40:
             below = kind == "accelerator"
             colour = "black" if below else "white"
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(0, -14 if below else -3), ha="center", fontsize=6, color=colour)
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(0, -14 if below else -3), ha="center", fontsize=SMALLEST_TEXT, color=colour)
     if load:
         figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, label="busy share of the transfer", shrink=0.7)
     hidden = len(graph) - len(at)

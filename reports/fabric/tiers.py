@@ -8,8 +8,6 @@ from fabrics.explain.walk import Walk
 from reports.fabric.turning import Study
 from simulator.records.step_report import CommunicationRow
 
-SMALLEST_TEXT = 8
-
 
 def largest_exchange(study: Study) -> CommunicationRow | None:
     """The all-to-all of the step that carries most bytes a call."""
@@ -21,7 +19,4 @@ def tiers(study: Study, exchange: CommunicationRow) -> Figure:
     """One expert-parallel group's exchange on the fabric as it is."""
     group = study.question.network.groups(exchange.name)[0]
     fabric = study.question.network.fabric
-    figure = tiers_figure(fabric, busy(fabric, Walk(group, exchange.bytes_per_call / len(group))))
-    for text in figure.axes[0].texts:
-        text.set_fontsize(SMALLEST_TEXT)
-    return figure
+    return tiers_figure(fabric, busy(fabric, Walk(group, exchange.bytes_per_call / len(group))))
