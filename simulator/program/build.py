@@ -29,6 +29,7 @@ from simulator.program.optimizer import (
     total_norm,
 )
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
+from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
@@ -93,6 +94,7 @@ class _Structure:
     implementation: Implementation
     precision: str
     expert_parallel: bool
+    expert_slices: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
@@ -103,7 +105,9 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None)."""
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
-    structure = _Structure(plan.implementation, plan.precision, plan.ep > 1, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation)
+    structure = _Structure(
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation,
+    )  # fmt: skip
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
@@ -140,10 +144,11 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
     if isinstance(feed_forward, DenseFeedForward):
         return numbers | {"F": feed_forward.hidden_width}
     experts, top_k = feed_forward.experts, feed_forward.top_k
-    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep)
+    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep) * plan.etp
     return numbers | {
-        "F": feed_forward.expert_width, "E": experts, "K": top_k,
-        "L": experts // plan.ep, "Q": rows, "M": feed_forward.capacity(plan.tokens_per_micro_batch) or 0, "W": feed_forward.shared_width,
+        "F": feed_forward.expert_width // plan.etp, "E": experts, "K": top_k,
+        "L": experts // plan.ep, "Q": rows, "g": plan.ep * plan.etp, "p": plan.ep, "z": plan.etp,
+        "M": feed_forward.capacity(plan.tokens_per_micro_batch) or 0, "W": feed_forward.shared_width,
     }  # fmt: skip
 
 
@@ -162,7 +167,7 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
             uniform=structure.uniform_routing,
         )  # fmt: skip
         if structure.expert_parallel:
-            expert_parallel(graph)
+            expert_parallel(graph, sliced=structure.expert_slices)
     else:
         residual = dense(graph, residual)
     graph.outputs = [residual, *losses]
@@ -205,7 +210,7 @@ def _frame(start: Segment, finish: Segment, structure: _Structure) -> None:
 
 def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early: tuple[Value, Value] | None = None) -> Segment:
     graph.resolve(structure.precision)
-    table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS
+    table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
     forward = Forward()
     for node in graph.nodes:
         forward.lower(node, table)
