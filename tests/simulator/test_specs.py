@@ -85,7 +85,7 @@ def test_a_hugging_face_config_gives_the_preset(name: str, tmp_path: Path) -> No
 def test_an_unsupported_family_names_the_supported(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ConfigurationError, match=r"model_type 'gpt2' is not supported \(legal: llama, mixtral, olmoe, qwen3_moe\)"):
+    with pytest.raises(ConfigurationError, match=r"model_type 'gpt2' is not supported \(legal: deepseek, dots1, llama, mixtral, olmoe, qwen3_moe\)"):
         load_model(str(path))
 
 
@@ -123,7 +123,7 @@ def test_default_plan_takes_the_largest_expert_degree_that_divides_both() -> Non
         ({"zero_stage": 1, "ranks": 2}, r"zero_stage 1 .* is not supported \(legal: 0, 2, 3\)"),
         ({"sequence": 4096}, r"plan.sequence \(4096\) exceeds maximum_positions of tiny-moe \(2048\)"),
         ({"microbatch": 2}, r"microbatch: unknown key; did you mean 'micro_batch'\?"),
-        ({"implementation.experts": "fast"}, r"implementation.experts: Input should be 'grouped' or 'loop', got 'fast'"),
+        ({"implementation.experts": "fast"}, r"implementation.experts: Input should be 'grouped', 'packed' or 'loop', got 'fast'"),
     ],
 )
 def test_a_plan_that_cannot_be_run_is_refused_in_one_line(overrides: dict[str, Any], message: str | None) -> None:
