@@ -3,11 +3,14 @@
 from math import gcd
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configuration.errors import ConfigurationError
 from configuration.spec import Spec
 from simulator.specs.model import DenseFeedForward, ModelSpec
+
+
+RECOMPUTED_PARTS = {"attention", "feed_forward", "experts"}
 
 
 class Implementation(Spec):
@@ -71,7 +74,7 @@ class Plan(Spec):
     schedule: Literal["gpipe", "1f1b", "interleaved"] = "1f1b"
     virtual_stages: PositiveInt = 1
     auxiliary_loss_scope: Literal["micro_batch", "global"] = "micro_batch"
-    recomputation: Literal["none", "full"] | tuple[Literal["attention", "feed_forward", "experts"], ...] = "none"
+    recomputation: str | tuple[str, ...] = "none"
     routing: Literal["learned", "uniform"] = "learned"
     precision: Literal["fp32", "bf16-mixed", "bf16-split", "bf16"] = "fp32"
     gradient_clipping: PositiveFloat | None = 1.0
@@ -79,10 +82,17 @@ class Plan(Spec):
     gradient_bucket_bytes: PositiveInt = 25 * 2**20
     implementation: Implementation = Implementation()
 
+    @field_validator("recomputation")
+    @classmethod
+    def _check_recomputation(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if given not in ("none", "full") and (isinstance(given, str) or not given or not set(given) <= RECOMPUTED_PARTS):
+            raise ValueError(f"must be none, full, or a list of {', '.join(sorted(RECOMPUTED_PARTS))}")
+        if {"feed_forward", "experts"} <= set(given):
+            raise ValueError("feed_forward contains experts (legal: one of them)")
+        return given
+
     @model_validator(mode="after")
     def _check(self) -> "Plan":
-        if "feed_forward" in self.recomputation and "experts" in self.recomputation:
-            raise ValueError("recomputation: feed_forward contains experts (legal: one of them)")
         if self.cp != 1:
             raise ValueError(f"cp ({self.cp}): context parallelism is not supported (legal: 1)")
         if self.ranks % (self.tp * self.pp):

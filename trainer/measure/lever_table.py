@@ -27,8 +27,8 @@ def show_levers(levers: Levers, console: "Console") -> None:
         table.add_row(row.lever, *saved, f"{1e3 * row.step_s:,.2f}", f"{row.time_cost:+.1%}", *apart)
     console.print(table)
     console.print(
-        f"bytes saved: of the measured peak; time: median over {levers.loss_steps} steps against the reference's in turn; loss apart: nats per token, "
-        f"absolute, over {levers.loss_steps} steps from the same weights on the same tokens"
+        f"bytes saved: of the measured peak; time: median over {levers.loss_steps} steps of each over the reference's next one; loss apart: nats per token, "
+        f"absolute, over {levers.loss_steps} steps from the same weights on the same tokens; rounding alone may turn a choice of the router"
     )
     for name, reason in levers.left_out.items():
         console.print(f"left out: {name}: {reason}")

@@ -1,7 +1,8 @@
 """What each lever of precision and memory saves and costs: every one alone against the same step without any.
 
-Memory, time and losses are taken of the same weights and the same tokens. The reference takes steps in turn with each lever, so that a machine
-that slows down meanwhile slows both.
+Memory and losses are taken of the same weights and the same tokens. Every timed step of a lever is followed by one of the reference, so that a
+machine that slows down meanwhile slows both; the cost is the median of their ratios. A loss differs by more than rounding where rounding turns
+a choice of the router: then another expert takes the token.
 """
 
 import gc
@@ -44,7 +45,8 @@ LEVERS: dict[str, dict[str, Any]] = {
 
 
 class Lever(Record):
-    """One lever against the reference. ``bytes_saved`` of the peak; ``time_cost``: seconds of a step over those of the reference, less one.
+    """One lever against the reference. ``bytes_saved`` of the peak; ``time_cost``: seconds of a step over those of the reference's
+    step right after it, median over the steps, less one.
 
     Differences of the language-model loss are absolute, over ``LOSS_STEPS`` steps, in nats per token.
     """
@@ -100,24 +102,25 @@ def measure_levers(setting: Setting, tokens: str, log: Callable[[str], None]) ->
     peaks = {name: _peak_bytes(setting, plan) for name, plan in {"": off, **plans}.items()}
     log(f"reference: {_said(OFF)}; {LOSS_STEPS} steps each, {tokens}")
     reference = setting.subject(off)
-    losses, seconds = _steps(reference, LOSS_STEPS)
+    taken = [_step(reference) for _ in range(LOSS_STEPS)]
+    losses, reference_s = [float(loss) for loss, _ in taken], [seconds for _, seconds in taken]
     levers = []
     for name, plan in plans.items():
         lever = setting.subject(plan)
-        before_s = _steps(reference, LOSS_STEPS // 10)[1]
-        lever_losses, lever_s = _steps(lever, LOSS_STEPS)
-        after_s = _steps(reference, LOSS_STEPS // 10)[1]
+        pairs = [(_step(lever), _step(reference)) for _ in range(LOSS_STEPS)]
+        lever_losses, lever_s = [float(loss) for (loss, _), _ in pairs], [seconds for (_, seconds), _ in pairs]
+        ratios = [seconds / of_reference for (_, seconds), (_, of_reference) in pairs]
         apart = [abs(one - other) for one, other in zip(lever_losses, losses, strict=True)]
         row = Lever(
             lever=name, fields=_fields(off, plan), peak_allocated_bytes=peaks[name], bytes_saved=peaks[""] - peaks[name], step_s=median(lever_s),
-            time_cost=median(lever_s) / median([*before_s, *after_s]) - 1, mean_loss_difference=sum(apart) / len(apart),
+            time_cost=median(ratios) - 1, mean_loss_difference=sum(apart) / len(apart),
             largest_loss_difference=max(apart), last_loss=lever_losses[-1],
         )  # fmt: skip
         log(f"{name}: {row.bytes_saved:,} bytes saved, {row.time_cost:+.1%} time")
         levers.append(row)
         del lever
     none = Lever(
-        lever="none", fields=dict(OFF), peak_allocated_bytes=peaks[""], bytes_saved=0, step_s=median(seconds), time_cost=0.0,
+        lever="none", fields=dict(OFF), peak_allocated_bytes=peaks[""], bytes_saved=0, step_s=median(reference_s), time_cost=0.0,
         mean_loss_difference=0.0, largest_loss_difference=0.0, last_loss=losses[-1],
     )  # fmt: skip
     return Levers(
@@ -155,16 +158,12 @@ def _peak_bytes(setting: Setting, plan: Plan) -> int:
     return peak
 
 
-def _steps(subject: Subject, steps: int) -> tuple[list[float], list[float]]:
-    """Language-model loss and seconds of each step."""
-    losses: list[Tensor] = []
-    seconds = []
-    for _ in range(steps):
-        batches = iter(list(islice(subject.micro_batches, subject.plan.accumulation)))
-        begin = perf_counter()
-        losses.append(subject.step(batches).language_model)
-        seconds.append(perf_counter() - begin)
-    return [float(loss) for loss in losses], seconds
+def _step(subject: Subject) -> tuple[Tensor, float]:
+    """Language-model loss and seconds of one step; its tokens are there before the clock runs."""
+    batches = iter(list(islice(subject.micro_batches, subject.plan.accumulation)))
+    begin = perf_counter()
+    loss = subject.step(batches).language_model
+    return loss, perf_counter() - begin
 
 
 def _cut(batch: MicroBatch, sequences: int) -> Iterator[MicroBatch]:

@@ -1,7 +1,7 @@
 """Top-k mixture of SwiGLU experts, its norm before and its addition to the residual stream after."""
 
 from simulator.components import Component, Role
-from simulator.program.graph import Graph, ItemKind, Value
+from simulator.program.graph import Graph, ItemKind, Shape, Value
 from simulator.program.layers.dense import feed_forward
 from simulator.program.sizes import ONE, D, E, F, K, M, T, W
 from simulator.specs import MoeFeedForward
@@ -72,7 +72,7 @@ def _chosen(graph: Graph, scores: Value, bias: Value | None, *, uniform: bool) -
 def _ordered(graph: Graph, experts: Value, counts: Value, weights: Value, spec: MoeFeedForward) -> tuple[Value, Value, Value, Value]:
     """Rows in the order of their experts: choice and token of each, where each expert's end, and the weight of each."""
     rows = T * K if spec.capacity_factor is None else E * M
-    listed = [("slot", (rows,), INT64), ("token", (rows,), INT64), ("ends", (E,), ItemKind.INT32)]
+    listed: list[tuple[str, Shape, ItemKind]] = [("slot", (rows,), INT64), ("token", (rows,), INT64), ("ends", (E,), ItemKind.INT32)]
     operation = "order"
     if spec.capacity_factor is not None:
         operation = "order_with_capacity"

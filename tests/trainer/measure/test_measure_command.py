@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from configuration.command import run
+from simulator.memory.step import step_memory
+from simulator.program.build import build_program
 from simulator.records.step_report import StepReport
+from simulator.specs import ModelSpec, Plan
 from trainer.cli import app
 
 SMALL = ["--set", "model.blocks.0.count=1", "--set", "plan.micro_batch=2", "--set", "plan.sequence=32", "--repeats", "2", "--threads", "1"]
@@ -32,6 +35,23 @@ def test_the_table_is_printed_and_the_report_written(tmp_path: Path) -> None:
     assert report.provenance.threads == 1
     assert len(report.time.repeats_s) == 2
     assert {"plan.ranks"} <= {default.field for default in report.defaults}
+
+
+ROUTER = {"router": "sigmoid", "selection_bias": "true", "weight_scale": "2.5", "shared_width": "32", "capacity_factor": "1.25", "top_k": "2"}
+LEVERS = {"recomputation": "[attention,experts]", "implementation.cross_entropy": "chunked", "precision": "bf16-mixed", "global_batch": "4"}
+
+
+@pytest.mark.parametrize("levers", [LEVERS, {"recomputation": "full", "routing": "uniform"}], ids=["a list of parts", "whole blocks, even routing"])
+def test_routers_and_levers_are_settings_of_the_command_line_and_are_predicted(levers: dict[str, str], tmp_path: Path) -> None:
+    settings = [f"model.blocks.0.feed_forward.{name}={value}" for name, value in ROUTER.items()] + [f"plan.{name}={value}" for name, value in levers.items()]
+    result = measure("--model", "tiny-moe", *SMALL, *(word for setting in settings for word in ("--set", setting)), "--device", "cpu", "--json")
+    assert result.returncode == 0, result.stderr
+    report = StepReport.model_validate(json.loads(result.stdout))
+    model, plan = ModelSpec.model_validate(report.model_specification), Plan.model_validate(report.plan)
+    predicted = step_memory(build_program(model, plan), plan)
+    assert predicted.components == report.memory.components
+    assert predicted.peak_allocated_bytes == pytest.approx(report.memory.peak_allocated_bytes, rel=1e-3)
+    assert all(row.dropped == 0 for row in report.layer_loads) == (levers.get("routing") == "uniform")
 
 
 def test_json_is_one_document_on_stdout_with_tokens_of_real_text(tmp_path: Path) -> None:
