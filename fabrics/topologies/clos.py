@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, AfterValidator(bytes_per_s)]
 Latency = Annotated[float, AfterValidator(latency_s)]
 Ratio = Annotated[float, Field(gt=0, le=1e4)]
-SYMMETRIC_FROM = 512
+SYMMETRIC_FROM = 64
 """Endpoints from which on the graph is not built unless it is needed."""
 
 

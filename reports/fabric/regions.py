@@ -20,8 +20,8 @@ LOOKS = {
 }
 PALE = 0.35
 """Strength of a region's colour, so that its hatch and what is written on it can be read."""
-STAR = 0.1
-"""A name keeps off the rows that are so near (in the logarithm) to the star."""
+STAR = 1.1
+"""A name keeps off the rows whose value is within this factor of the star's."""
 NAME_INCHES = 1.3
 """Room that a region's name takes."""
 
@@ -60,7 +60,8 @@ def _panel(axes: Axes, each: RegionMap) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}" if value < 1000 else f"{value:.0f}"))
         axis.set_minor_locator(NullLocator())
     here = (each.now[0] * each.across.scale, each.now[1] * each.upwards.scale)
-    axes.plot(*([value] for value in here), color="black", marker="*", markersize=12, markeredgecolor="white", zorder=5)
+    if min(here) > 0:
+        axes.plot(*([value] for value in here), color="black", marker="*", markersize=12, markeredgecolor="white", zorder=5)
     axes.set_xlabel(each.across.axis)
     axes.set_title(each.model)
 
@@ -92,7 +93,7 @@ def _names(axes: Axes, each: RegionMap, x: np.ndarray, y: np.ndarray) -> None:
             continue
         longest = max(length for length, _, _ in runs)
         rows = [(row, run) for length, row, run in runs if length == longest]
-        rows = [(row, run) for row, run in rows if abs(np.log(each.y[row] / each.now[1])) > STAR] or rows
+        rows = [(row, run) for row, run in rows if not 1 / STAR < each.y[row] / (each.now[1] or 1.0) < STAR] or rows
         row, run = rows[len(rows) // 2]
         if longest / len(x) * WIDTH_INCHES / panels > NAME_INCHES:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}

@@ -107,7 +107,7 @@ def _predict(question: Question, fabric: str, settings: Overrides, changes: Over
 
 def _turn(knob: Knob, now: float, predict: Callable[[float], StepReport]) -> Turn | None:
     found: dict[float, StepReport] = {}
-    for value in sorted({*knob.values, now}):
+    for value in sorted({*knob.values, *([now] if now > 0 else [])}):
         try:
             found[value] = predict(value)
         except ConfigurationError:

@@ -9,7 +9,7 @@ from fabrics.collectives.trees import double_tree
 from fabrics.cost import cost
 from fabrics.loading import load_fabric
 
-SUPERPOD = load_fabric("dgx-h100-superpod-1", {"link_profile": "ideal", "hop_latency_s": 0, "scale_up_latency_s": 0})
+SUPERPOD = load_fabric("dgx-h100-superpod-1", {"link_profile": "ideal", "hop_latency_s": 0, "scale_up_latency_s": 0}).explicit()
 
 
 @pytest.mark.parametrize("count", range(1, 40))
