@@ -91,7 +91,7 @@ def _use(question: Question, report: StepReport, name: str, rows: list[Communica
         for tier, share in question.network.prices(call).cost([largest.bytes_per_call]).busy_by_tier().items():
             tiers[tier] = max(share, tiers.get(tier, 0.0))
     return GroupUse(
-        group=NAMES[name],
+        group=NAMES.get(name, name),
         groups=len(placement),
         ranks=len(placement[0]),
         layout="neighbours" if apart == 1 else f"every {apart}th rank",
