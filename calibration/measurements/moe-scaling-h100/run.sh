@@ -11,6 +11,8 @@ common=(--threads 1 --processes "$processes" --data text-files
     --set training.evaluation.interval_steps=1000000 --set training.checkpoints.interval_steps=1000000)
 mkdir -p "$out"
 python "$here/grids.py" learning-rates >"$out/learning-rates.yaml"
-python -m trainer sweep --runs "$out/learning-rates.csv" --grid "$out/learning-rates.yaml" --folder "$out/runs" "${common[@]}" >/dev/null
+# A rate that diverges leaves no row, and the rule does without it.
+python -m trainer sweep --runs "$out/learning-rates.csv" --grid "$out/learning-rates.yaml" --folder "$out/runs" "${common[@]}" >/dev/null || true
 python "$here/grids.py" losses "$out/learning-rates.csv" >"$out/losses.yaml"
-python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$minutes" "${common[@]}" >/dev/null
+left="$(python -c "print(max(0, $minutes - $SECONDS / 60))")"
+python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$left" "${common[@]}" >/dev/null
