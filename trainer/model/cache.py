@@ -16,9 +16,8 @@ class KVCache:
 
     @property
     def positions(self) -> int:
-        """Positions held by the last layer: those that the whole model has seen."""
-        keys = self._keys[-1]
-        return 0 if keys is None else keys.shape[1]
+        """Positions held by the last layer that this rank has: those that the whole model has seen."""
+        return next((keys.shape[1] for keys in reversed(self._keys) if keys is not None), 0)
 
     def extend(self, layer: int, keys_BSGC: Tensor, values_BSGC: Tensor) -> tuple[Tensor, Tensor]:
         """Append new positions of one layer; return all of them."""

@@ -3,7 +3,7 @@
 Shapes: B batch, S sequence, T = B S tokens, D width, V vocabulary, E experts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,7 +110,7 @@ class MoETransformer(nn.Module):
     def forward(self, inputs_BS: Tensor, labels_BS: Tensor) -> Losses:
         """Losses of one micro-batch; ``labels`` are the inputs shifted by one, both int64."""
         records: list[RouterRecord] = []
-        language_model = self._cross_entropy(inputs_BS, labels_BS, records)
+        language_model = self.cross_entropy(self.finished(self._decoded(inputs_BS, records)), labels_BS)
         with scope(Component.TOTAL_LOSS):
             total = language_model
             balance = _mean([record.load_balancing for record in records])
@@ -121,13 +121,13 @@ class MoETransformer(nn.Module):
                 total = total + z * self.spec.router_z_loss
         return Losses(total, language_model.detach(), _detached(balance), _detached(z), [record.counts_E for record in records])
 
-    def _cross_entropy(self, inputs_BS: Tensor, labels_BS: Tensor, records: list[RouterRecord]) -> Tensor:
-        x_TD = self._final(self._decoded(inputs_BS, records))
+    def cross_entropy(self, x_TD: Tensor, labels_BS: Tensor) -> Tensor:
+        """Mean loss of this rank's tokens, whose ``finished`` rows are ``x``."""
         if self.linear_cross_entropy is not None:
             with scope(Component.HEAD):
                 return self.linear_cross_entropy(x_TD, self.embedding if self.head is None else self.head.weight, self.own_tokens(labels_BS))
         with scope(Component.HEAD):
-            logits_TV = self._logits(x_TD)
+            logits_TV = self.projected(x_TD)
         with scope(Component.CROSS_ENTROPY):
             loss_logits_TV = at_least_fp32(logits_TV)
             del logits_TV
@@ -137,19 +137,19 @@ class MoETransformer(nn.Module):
 
     def logits(self, inputs_BS: Tensor, cache: KVCache | None = None) -> Tensor:
         """Next-token logits (B, S, V) in fp32; with a cache, ``inputs`` are the positions after those it holds."""
-        x_TD = self.all_tokens(self._final(self._decoded(inputs_BS, [], cache)))
-        return at_least_fp32(self._logits(x_TD)).view(*inputs_BS.shape, -1)
+        x_TD = self.all_tokens(self.finished(self._decoded(inputs_BS, [], cache)))
+        return at_least_fp32(self.projected(x_TD)).view(*inputs_BS.shape, -1)
 
     def token_losses(self, inputs_BS: Tensor, labels_BS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Language-model loss of each token (B, S) and tokens of each expert by MoE layer, for evaluation without gradients."""
         records: list[RouterRecord] = []
-        logits_TV = at_least_fp32(self._logits(self.all_tokens(self._final(self._decoded(inputs_BS, records)))))
+        logits_TV = at_least_fp32(self.projected(self.all_tokens(self.finished(self._decoded(inputs_BS, records)))))
         losses_T = F.cross_entropy(logits_TV, labels_BS.flatten(), reduction="none")
         return losses_T.view(labels_BS.shape), [record.counts_E for record in records]
 
     def attention_weights(self, inputs_BS: Tensor) -> list[Tensor]:
         """Attention probabilities (B, H, S, S) of every layer."""
-        x_TD = self._embedded(inputs_BS)
+        x_TD = self.embedded(inputs_BS)
         weights = []
         for block in self._blocks():
             angles = self._angles(block, 0, inputs_BS.shape[1])
@@ -159,24 +159,32 @@ class MoETransformer(nn.Module):
 
     def _decoded(self, inputs_BS: Tensor, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
         batch, new = inputs_BS.shape
+        return self.through(self.embedded(inputs_BS), range(len(self.blocks)), batch, new, records, cache)
+
+    def through(self, x_TD: Tensor, layers: Sequence[int], batch: int, new: int, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
+        """The decoder blocks of these numbers, one after another, on ``batch`` sequences of ``new`` positions; routers leave ``records``."""
         start = cache.positions if cache is not None else 0
-        x_TD = self._embedded(inputs_BS)
-        for layer, block in enumerate(self._blocks()):
+        for layer in layers:
+            block = self.blocks[layer]
+            assert isinstance(block, Block)
             x_TD, record = block(x_TD, batch, self._angles(block, start, start + new), cache, layer)
             if record is not None:
                 records.append(record)
         return x_TD
 
-    def _embedded(self, inputs_BS: Tensor) -> Tensor:
+    def embedded(self, inputs_BS: Tensor) -> Tensor:
+        """Rows (T, D) of this rank's tokens."""
         with scope(Component.EMBEDDING):
             return F.embedding(self.own_tokens(inputs_BS), self.embedding).to(self.compute_dtype)
 
-    def _final(self, x_TD: Tensor) -> Tensor:
+    def finished(self, x_TD: Tensor) -> Tensor:
+        """The final norm."""
         with scope(Component.FINAL_NORM):
             normalised: Tensor = self.final_norm(x_TD)
             return normalised
 
-    def _logits(self, x_TD: Tensor) -> Tensor:
+    def projected(self, x_TD: Tensor) -> Tensor:
+        """Logits (T, V) of finished rows."""
         if self.head is None:
             return F.linear(x_TD, self.embedding.to(x_TD.dtype))
         logits: Tensor = self.head(x_TD)

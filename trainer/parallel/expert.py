@@ -41,14 +41,15 @@ class Dispatcher:
         self.group = group
         self.slices = slices
         """Ranks that hold a slice of each expert."""
-        self._under_way: list[Journey] = []
+        self._under_way: Journey | None = None
 
     def dispatch(self, module: nn.Module, arguments: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """From (rows, weights, ends) by expert over all experts to those of the local experts."""
         rows_RD, weight_R1, ends_E = arguments
         with scope(Component.DISPATCH):
             journey, ends_L = self._planned(ends_E)
-            self._under_way.append(journey)
+            # Kept until the rows come home; one that recomputation broke off is replaced.
+            self._under_way = journey
             rows_RD, weight_R1 = (self._copied(rows, journey.sent) for rows in (rows_RD, weight_R1))
             rows_QD = exchange(rows_RD, journey.sent, journey.received, self.group).index_select(0, journey.by_expert_Q)
             weight_Q1 = exchange(weight_R1, journey.sent, journey.received, self.group).index_select(0, journey.by_expert_Q)
@@ -56,7 +57,8 @@ class Dispatcher:
 
     def combine(self, module: nn.Module, arguments: Any, rows_QD: Tensor) -> Tensor:
         """Home, in the order in which the rows left."""
-        journey = self._under_way.pop()
+        journey, self._under_way = self._under_way, None
+        assert journey is not None
         with scope(Component.COMBINE):
             rows_QD = rows_QD.index_select(0, journey.by_arrival_Q)
             return self._summed(exchange(rows_QD, journey.received, journey.sent, self.group), journey.sent)

@@ -1,6 +1,7 @@
 """One gradient norm over all meshes: each rank's squares, counted once over the ranks that hold the same numbers."""
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch.distributed.tensor import DTensor
 from trainer.kernels.precision import wide
 from trainer.parallel.layout import holders
 from trainer.parallel.world import World
+
+if TYPE_CHECKING:
+    from trainer.model import MoETransformer
 
 
 def local_gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -20,12 +24,12 @@ def local_gradients(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def square_sum(model: nn.Module, world: World) -> Tensor:
+def square_sum(model: "MoETransformer", world: World) -> Tensor:
     """This rank's share of the square of the norm: summed over all ranks it is the square of the norm of the whole gradient."""
     groups: dict[int, list[Tensor]] = defaultdict(list)
     sharded = world.plan.zero_stage > 0
     for name, gradient in local_gradients(model).items():
-        groups[holders(name, world, sharded=sharded)].append(gradient)
+        groups[holders(name, world, sharded=sharded, tied=model.spec.tied_embeddings)].append(gradient)
     squares = [norm_of(gradients).square() / count for count, gradients in groups.items()]
     return torch.stack(squares).sum()
 

@@ -77,13 +77,15 @@ def own_slice(name: str, whole: "Tensor", world: World) -> "Tensor":
     return whole
 
 
-def holders(name: str, world: World, *, sharded: bool) -> int:
-    """Ranks of a stage that hold the same numbers of this parameter."""
+def holders(name: str, world: World, *, sharded: bool, tied: bool) -> int:
+    """Ranks that hold the same numbers of this parameter."""
     divided = division(name)
     parts = 1
     for dimension in (*divided.slices, *((SHARD,) if sharded else ())):
         parts *= world.degree(divided.share, dimension)
-    return world.plan.stage_ranks // parts
+    # A tied embedding lies on both ends of a pipeline.
+    ends = 2 if name == "embedding" and tied and world.plan.pp > 1 else 1
+    return world.plan.stage_ranks // parts * ends
 
 
 def as_whole(name: str, tensor: "Tensor", world: World) -> "Tensor":

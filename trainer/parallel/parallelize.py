@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from trainer.model import KVCache, MoETransformer
     from trainer.parallel.data_parallel import GradientBuckets
+    from trainer.parallel.pipeline import Pipeline
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Parallel:
     world: World
     model: "MoETransformer"
     buckets: "GradientBuckets | None" = None
+    pipeline: "Pipeline | None" = None
 
     def before_micro_batch(self, *, last: bool) -> None:
         """Say that a micro-batch begins, and whether it is the last of its step."""
@@ -33,6 +35,13 @@ class Parallel:
         """After the last backward: wait until the gradients are those of all ranks."""
         if self.buckets is not None:
             self.buckets.finish()
+        if self.pipeline is not None:
+            self.pipeline.finish_gradients()
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether this rank computes the language-model loss."""
+        return self.world.stage == self.world.plan.pp - 1
 
     def summed(self, values: "Tensor") -> "Tensor":
         """The sum over all ranks."""
@@ -54,7 +63,7 @@ class Parallel:
         """The losses of all data-parallel ranks, one after another."""
         import torch
 
-        speaks = self.world.index(Share.SLICED, TENSOR) == 0 and self.world.stage == self.world.plan.pp - 1
+        speaks = self.world.index(Share.SLICED, TENSOR) == 0 and self.has_loss
         parts = gathered(self.world, losses_N.tolist() if speaks else [])
         return torch.tensor([loss for part in parts for loss in part], dtype=losses_N.dtype)
 
@@ -93,6 +102,13 @@ def parallelize(model: "MoETransformer", world: World) -> Parallel:
     from trainer.parallel.layout import slice_parameters
     from trainer.parallel.tensor import split_tokens
 
+    pipeline = None
+    if plan.pp > 1:
+        from trainer.parallel.pipeline import Pipeline
+
+        pipeline = Pipeline(model, world)
+        setattr(model, "logits", pipeline.logits)  # noqa: B010 - methods of this one model
+        setattr(model, "token_losses", pipeline.token_losses)  # noqa: B010
     slice_parameters(model, world)
     hang_dispatchers(model, world)
     split_tokens(model, world)
@@ -105,7 +121,7 @@ def parallelize(model: "MoETransformer", world: World) -> Parallel:
         return Parallel(world, model)
     from trainer.parallel.data_parallel import GradientBuckets
 
-    return Parallel(world, model, GradientBuckets(model, world))
+    return Parallel(world, model, GradientBuckets(model, world), pipeline)
 
 
 def _speak_with_one_voice(model: "MoETransformer") -> None:

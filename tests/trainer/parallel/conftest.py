@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+PATIENCE_S = 40
 
 
 class Ranks:
@@ -42,16 +45,25 @@ class Ranks:
         for process, file in zip(self.processes, files, strict=True):
             process.stdin.write(json.dumps(case | {"answer": str(file)}) + "\n")
             process.stdin.flush()
-        replies = [process.stdout.readline().strip() for process in self.processes]
-        faults = [json.loads(reply) if reply else "the rank ended" for reply in replies if reply != "done"]
+        faults = [fault for fault in map(self.fault, self.processes) if fault]
+        if faults:
+            self.close()
         assert not faults, "\n".join(faults)
         return [torch.load(file) for file in files]
 
+    def fault(self, process: subprocess.Popen) -> str | None:
+        """What went wrong on a rank; waits for its answer."""
+        if not select.select([process.stdout], [], [], PATIENCE_S)[0]:
+            return f"no answer within {PATIENCE_S} s"
+        reply = process.stdout.readline().strip()
+        return None if reply == "done" else json.loads(reply) if reply else "the rank ended"
+
     def close(self) -> None:
         for process in self.processes:
-            process.stdin.close()
             process.kill()
             process.wait()
+            process.stdin.close()
+            process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +72,7 @@ def ranks(tmp_path_factory):
     worlds: dict[int, Ranks] = {}
 
     def world(count: int) -> Ranks:
-        if count not in worlds:
+        if count not in worlds or worlds[count].processes[0].poll() is not None:
             worlds[count] = Ranks(count, tmp_path_factory.mktemp("ranks"))
         return worlds[count]
 

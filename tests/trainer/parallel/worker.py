@@ -20,7 +20,7 @@ from trainer.step import training_step
 MODEL = {
     "width": 32,
     "vocabulary": 64,
-    "blocks.0.count": 2,
+    "blocks.0.count": 4,
     "blocks.0.mixer.heads": 4,
     "blocks.0.mixer.kv_heads": 2,
     "blocks.0.mixer.head_width": 8,
