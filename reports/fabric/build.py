@@ -95,12 +95,12 @@ def _what_if(studies: list[Study]) -> tuple[Table | Picture, ...]:
 
 def _used(studies: list[Study]) -> Section:
     """Which parallel group of each plan uses which tier, and what it exposes."""
-    headers = ("model", "group", "ranks", "bytes a rank sends", "tiers (busiest link)", "time", "exposed", "of the step")
+    headers = ("model", "group", "ranks", "bytes a rank sends", "tiers (busiest link)", "exposed", "of the step")
     rows = []
     for each in studies:
         for use in each.groups:
-            name, ranks, layout, _, size, tiers_used, time, _, exposed, share = group_cells(use)
-            rows.append((each.model, name, f"{ranks}, {layout}", size, tiers_used, time, exposed, share))
+            name, ranks, layout, _, size, tiers_used, _, _, exposed, share = group_cells(use)
+            rows.append((each.model, name, f"{ranks}, {layout}", size, tiers_used, exposed, share))
     text = (
         "A group is as fast as the fullest link on its way. For each tier: what share of the transfer of the group's largest collective the busiest link up to "
         "that kind of switch is busy; 100% sets the pace. Exposed is what the step lasts longer than on a network that costs nothing."
