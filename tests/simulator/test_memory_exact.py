@@ -130,6 +130,8 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"tied_embeddings": False},
         {"micro_batch": 10, "global_batch": 20, "implementation": {"cross_entropy": "chunked"}},
     ),
+    "in-place cross-entropy": ({}, {"implementation": {"cross_entropy": "in-place"}}),
+    "in-place cross-entropy, untied, two micro-batches": ({"tied_embeddings": False}, {"global_batch": 4, "implementation": {"cross_entropy": "in-place"}}),
     "all of each block recomputed": ({}, {"recomputation": "full"}),
     "all of each block recomputed, two micro-batches": ({"tied_embeddings": False}, {"recomputation": "full", "global_batch": 4}),
     "attention recomputed": ({}, {"recomputation": ["attention"]}),
@@ -214,13 +216,15 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         "sequence": draw(st.integers(8, 128)),
         "micro_batch": micro_batch,
         "global_batch": micro_batch * draw(st.integers(1, 2)),
-        "recomputation": draw(st.sampled_from(["none", "full", ["attention"], ["feed_forward"], ["attention", "experts" if mixture in groups else "feed_forward"]])),
+        "recomputation": draw(
+            st.sampled_from(["none", "full", ["attention"], ["feed_forward"], ["attention", "experts" if mixture in groups else "feed_forward"]])
+        ),
         "routing": draw(st.sampled_from(["learned", "uniform"])),
         "gradient_clipping": draw(st.sampled_from([None, 1.0])),
         "implementation": {
             "norm": draw(st.sampled_from(["eager", "recompute"])),
             "swiglu": draw(st.sampled_from(["eager", "recompute"])),
-            "cross_entropy": draw(st.sampled_from(["eager", "chunked"])),
+            "cross_entropy": draw(st.sampled_from(["eager", "in-place", "chunked"])),
             "experts": draw(st.sampled_from(["grouped", "loop"])),
             "optimizer": draw(st.sampled_from(["fused", "for-loop"])),
         },

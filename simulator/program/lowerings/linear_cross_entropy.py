@@ -1,10 +1,10 @@
-"""Head and cross-entropy as one, chunk by chunk; twin: ``trainer/kernels/chunked_cross_entropy.py``."""
+"""Head and cross-entropy as one; twins: ``trainer/kernels/cross_entropy.py`` and ``chunked_cross_entropy.py``."""
 
 from collections.abc import Sequence
 
-from simulator.components import Kind
+from simulator.components import Component, Kind
 from simulator.program.graph import ItemKind, Node, Value
-from simulator.program.lowerings.basic import activation, scalar
+from simulator.program.lowerings.basic import activation, cast, scalar
 from simulator.program.operations import Gemm
 from simulator.program.sizes import ONE, ZERO, D, R, T, V, X
 from simulator.program.tape import Backward, Forward, Gradients
@@ -95,4 +95,37 @@ def _whole(value: Value) -> Value:
     return value.viewed((T, *value.shape[1:])) if value.shape[0] == R else value
 
 
-LINEAR_CROSS_ENTROPIES = {"chunked": lower_chunked}
+def lower_in_place(tape: Forward, node: Node) -> None:
+    """Keeps hidden states, weight, and the logits' gradient in the logits' place. On CPU, 16-bit logits have an fp32 copy for a while, which is not here."""
+    (x, given, labels), (loss,) = node.inputs, node.outputs
+    tape.component = Component.HEAD
+    weight = cast(tape, given, x.item)
+    logits = activation(tape, "logits", (T, V), x.item)
+    tape.emit("mm", Kind.GEMM, (x, weight), (logits,), gemm=Gemm(T, V, D))
+    tape.component = Component.CROSS_ENTROPY
+    log_sum, chosen, losses, ones = (activation(tape, name, (T, ONE), FP32) for name in ("log_sum", "chosen", "losses", "ones"))
+    tape.emit("logsumexp", REDUCE, (logits,), (log_sum,))
+    tape.emit("gather", Kind.GATHER, (logits, labels), (chosen,), traffic=(labels, labels))
+    tape.emit("sub", POINTWISE, (log_sum, chosen), (losses,))
+    tape.emit("sub_", POINTWISE, (logits, log_sum), (logits,))
+    tape.emit("exp_", POINTWISE, (logits,), (logits,))
+    tape.emit("full_like", POINTWISE, (), (ones,))
+    tape.emit("scatter_add_", Kind.SCATTER, (logits, labels, ones), (logits,), traffic=(labels, labels))
+    tape.emit("div_", POINTWISE, (logits,), (logits,))
+    tape.emit("mean", REDUCE, (losses,), (loss,))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        scaled = back.new("scaled", x.shape, x.item)
+        back.emit("mul", POINTWISE, (x, *gradients), (scaled,))
+        grad_weight, grad_x = back.new("weight.grad", weight.shape, x.item), back.new("x.grad", x.shape, x.item)
+        back.emit("mm", Kind.GEMM, (logits, scaled), (grad_weight,), gemm=Gemm(V, D, T))
+        back.drop(scaled)
+        back.emit("mm", Kind.GEMM, (logits, weight), (grad_x,), gemm=Gemm(T, D, V))
+        back.emit("mul_", POINTWISE, (grad_x, *gradients), (grad_x,))
+        return grad_x, grad_weight, None
+
+    tape.component = Component.HEAD
+    tape.record((x, weight, labels), (loss,), (x, weight, logits), rule, custom=True)
+
+
+LINEAR_CROSS_ENTROPIES = {"chunked": lower_chunked, "in-place": lower_in_place}

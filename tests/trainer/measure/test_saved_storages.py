@@ -20,6 +20,7 @@ from simulator.program.sizes import F as HIDDEN
 from simulator.program.tape import Forward
 from simulator.specs import Implementation
 from trainer.kernels.chunked_cross_entropy import chunked_linear_cross_entropy
+from trainer.kernels.cross_entropy import linear_cross_entropy
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
 from trainer.kernels.permutation import Order, combine, permute
@@ -35,7 +36,7 @@ DTYPES = {ItemKind.FP32: torch.float32, ItemKind.BF16: torch.bfloat16, ItemKind.
 
 
 PLAIN = Implementation()
-CHUNKED = Implementation(cross_entropy="chunked")
+CHUNKED, IN_PLACE = (Implementation(cross_entropy=name) for name in ("chunked", "in-place"))
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ KERNELS = {
     "combine": Kernel("combine", (((ROWS, D), COMPUTE), ((ROWS,), INT64)), (((T, D), COMPUTE),), lambda rows, token: combine(rows, order_of(token), 10)),
     "chunked cross-entropy": Kernel(
         "linear_cross_entropy", (((T, D), COMPUTE), ((V, D), MASTER), ((T,), INT64)), (((ONE,), FP32),), chunked_linear_cross_entropy, CHUNKED
+    ),
+    "in-place cross-entropy": Kernel(
+        "linear_cross_entropy", (((T, D), COMPUTE), ((V, D), MASTER), ((T,), INT64)), (((ONE,), FP32),), linear_cross_entropy, IN_PLACE
     ),
     "cross-entropy": Kernel(
         "cross_entropy", (((T, V), COMPUTE), ((T,), INT64)), (((ONE,), FP32),), lambda x, labels: F.nll_loss(F.log_softmax(x.float(), -1), labels)
