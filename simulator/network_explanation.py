@@ -11,9 +11,18 @@ from fabrics.topologies.clos import Clos
 from simulator.question import Question
 from simulator.records.step_report import CommunicationRow, Record, StepReport
 from simulator.specs import Plan
-from simulator.time.communication import DATA, EXPERT, EXPERT_DATA
 
-NAMES = {EXPERT: "expert parallel", DATA: "data parallel", EXPERT_DATA: "data parallel of experts"}
+NAMES = {
+    "expert": "expert parallel",
+    "tensor": "tensor parallel",
+    "pipeline": "pipeline",
+    "data": "data parallel",
+    "slice_data": "data parallel of slices",
+    "expert_data": "data parallel of experts",
+    "replica": "replicas",
+    "slice_replica": "replicas of slices",
+    "expert_replica": "replicas of experts",
+}
 
 
 class GroupUse(Record):

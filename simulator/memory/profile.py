@@ -81,12 +81,17 @@ class Run:
     """A ledger in numbers. ``live``: bytes right after each operation allocated, above the beginning of the run."""
 
     operations: tuple[Operation, ...]
+    live_by_role: Floats
     live: Floats
     net: float
     net_by_role: Floats
     at_peak_by_role: Floats
     peak: float
     peak_index: int
+
+    def roles(self, index: int) -> Floats:
+        """Bytes by role right after an operation allocated."""
+        return self.live_by_role[index].copy()
 
     def repeated(self, count: int) -> tuple[float, bool]:
         """Highest point of ``count`` runs in a row above the first one's beginning, and whether it lies in the last of them."""
@@ -111,6 +116,7 @@ def run(operations: tuple[Operation, ...], bindings: Bindings) -> Run:
     empty = np.zeros(roles)
     return Run(
         operations,
+        at,
         live,
         float(after[-1].sum()) if length else 0.0,
         after[-1] if length else empty,

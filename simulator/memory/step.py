@@ -1,6 +1,7 @@
 """Memory of a whole step: every stretch of the program in order, the peak, what holds it, and the bytes of each component."""
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from simulator.memory.profile import Run, run
 from simulator.program.build import Program
 from simulator.program.graph import ITEM_BYTES, ItemKind, Value
 from simulator.program.operations import Operation
+from simulator.program.rewrites.data_parallel import Filling, fillings
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import ComponentBytes, Memory, PeakPoint, TimelinePoint
 from simulator.specs import Plan
@@ -30,7 +32,7 @@ def step_memory(program: Program, plan: Plan) -> Memory:
     base[_ROLES.index(Role.OPTIMIZER_STATE)] = owned["optimizer_bytes"]
     base[_ROLES.index(Role.BUFFER)] = ITEM_BYTES[ItemKind.FP32] * program.buffer_elements
     walk = _Walk(base)
-    _walk(program, walk)
+    _walk(program, walk, fillings(program, plan))
     return Memory(
         parameters_bytes=owned["parameters_bytes"],
         buffers_bytes=int(base[_ROLES.index(Role.BUFFER)]),
@@ -76,6 +78,24 @@ class _Walk:
         self.alive[_ROLES.index(Role.ACTIVATION)] -= size_bytes
         self.alive[_ROLES.index(Role.GRADIENT)] += size_bytes
 
+    def fill(self, piece: Run, arrivals: list[int], begun: np.ndarray) -> None:
+        """Run ``piece`` as often as ``begun`` has rows: in each, buckets of so many bytes begin with its ``arrivals`` and stay."""
+        gradient = _ROLES.index(Role.GRADIENT)
+        for row in begun:
+            if not row.any():
+                self.go(piece, 1)
+                continue
+            added = np.zeros_like(piece.live)
+            added[arrivals] = row
+            held = np.cumsum(added)
+            live = piece.live + held
+            at = int(live.argmax())
+            roles = piece.roles(at)
+            roles[gradient] += held[at]
+            net = piece.net_by_role.copy()
+            net[gradient] += held[-1]
+            self.go(replace(piece, live=live, net=float(net.sum()), net_by_role=net, at_peak_by_role=roles, peak=float(live[at]), peak_index=at), 1)
+
     def _draw(self, piece: Run, begin: float) -> None:
         """One point for each stretch of operations of one component: its highest."""
         starts = _component_starts(piece.operations)
@@ -95,13 +115,16 @@ def _component_starts(operations: tuple[Operation, ...]) -> tuple[int, ...]:
     return tuple(at for at, operation in enumerate(operations) if at == 0 or operations[at - 1].component is not operation.component)
 
 
-def _walk(program: Program, walk: _Walk) -> None:
+def _walk(program: Program, walk: _Walk, filling: list[Filling] | None) -> None:
     for micro_batch in range(program.accumulation):
         for stretch in program.stretches:
             walk.go(run(stretch.segment.forward, stretch.bindings), stretch.count)
-        for stretch in reversed(program.stretches):
-            backward = stretch.segment.backward_again if micro_batch else stretch.segment.backward
-            walk.go(run(backward, stretch.bindings), stretch.count)
+        for index, stretch in reversed(list(enumerate(program.stretches))):
+            backward = run(stretch.segment.backward_again if micro_batch else stretch.segment.backward, stretch.bindings)
+            if filling is None or micro_batch:
+                walk.go(backward, stretch.count)
+            else:
+                walk.fill(backward, [operation for operation, _ in stretch.segment.arrivals], filling[index].begun)
         if not micro_batch:
             walk.take(sum(value.bytes.at(stretch.bindings) for stretch in program.stretches for value in stretch.segment.early_gradients))
     for optimizer in program.optimizer:

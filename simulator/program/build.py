@@ -31,6 +31,7 @@ from simulator.program.optimizer import (
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
+from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
 from simulator.program.tape import Backward, Forward
@@ -48,6 +49,7 @@ class Segment:
 
     name: str
     parameters: tuple[Value, ...]
+    """In the order in which the model lists them."""
     forward: tuple[Operation, ...]
     backward: tuple[Operation, ...]
     backward_again: tuple[Operation, ...]
@@ -56,6 +58,8 @@ class Segment:
     """Selection biases of the router, which the optimizer phase moves."""
     early_gradients: tuple[Value, ...]
     """Gradients of parameters that the forward pass made: activations until the first micro-batch is done."""
+    arrivals: tuple[tuple[int, Value], ...]
+    """Operations of ``backward`` that put the gradient of a parameter into a bucket."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class _Structure:
     precision: str
     expert_parallel: bool
     expert_slices: bool
+    bucketed: frozenset[Share]
+    """Parameters whose gradients go into buckets that ranks sum."""
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
@@ -106,7 +112,8 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), names, model.tied_embeddings,
+        plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
@@ -127,6 +134,10 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     )
 
 
+def _bucketed(plan: Plan) -> frozenset[Share]:
+    return frozenset() if plan.zero_stage else frozenset(share for share in Share if sharing_group(plan, share))
+
+
 def _kinds(group: BlockGroup) -> tuple[str, DenseFeedForward | MoeFeedForward]:
     """What kind of block this is: numbers that change no operation are one."""
     feed_forward = group.feed_forward
@@ -144,11 +155,12 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
     if isinstance(feed_forward, DenseFeedForward):
         return numbers | {"F": feed_forward.hidden_width}
     experts, top_k = feed_forward.experts, feed_forward.top_k
-    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep) * plan.etp
+    capacity = feed_forward.capacity(plan.tokens_per_micro_batch)
+    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep) if capacity is None else experts * capacity
     return numbers | {
         "F": feed_forward.expert_width // plan.etp, "E": experts, "K": top_k,
-        "L": experts // plan.ep, "Q": rows, "g": plan.ep * plan.etp, "p": plan.ep, "z": plan.etp,
-        "M": feed_forward.capacity(plan.tokens_per_micro_batch) or 0, "W": feed_forward.shared_width,
+        "L": experts // plan.ep, "Q": rows * plan.etp, "g": plan.ep * plan.etp, "p": plan.ep, "z": plan.etp,
+        "M": capacity or 0, "W": feed_forward.shared_width,
     }  # fmt: skip
 
 
@@ -216,23 +228,22 @@ def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early:
         forward.lower(node, table)
     recomputed = recompute(graph, forward, structure.recomputation, table)
     forward.finish(graph, recomputed.saved)
-    backward = _backward(graph, forward, recomputed, uses, early, accumulating=False)
+    bucketed = frozenset(parameter for parameter in graph.parameters if share_of(parameter.component) in structure.bucketed)
+    backward = _backward(graph, forward, recomputed, uses, early, Backward(bucketed=bucketed))
     return Segment(
         graph.name,
-        tuple(graph.parameters),
+        tuple(_in_module_order(graph.parameters) if graph.name == "block" else graph.parameters),
         tuple(forward.operations),
         tuple(backward.operations),
-        tuple(_backward(graph, forward, recomputed, uses, early, accumulating=True).operations),
+        tuple(_backward(graph, forward, recomputed, uses, early, Backward(bucketed=bucketed, accumulating=True)).operations),
         tuple(graph.kept),
         tuple(value for value in graph.inputs if value.name == "selection_bias"),
         tuple(backward.early_gradients),
+        tuple(backward.arrivals),
     )
 
 
-def _backward(
-    graph: Graph, forward: Forward, recomputed: Recomputed, uses: dict[Value, int], early: tuple[Value, Value] | None, *, accumulating: bool
-) -> Backward:
-    back = Backward(accumulating=accumulating)
+def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, uses: dict[Value, int], early: tuple[Value, Value] | None, back: Backward) -> Backward:
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
         if graph.name == "head":
@@ -282,8 +293,6 @@ def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[Opti
         previous: Value | None = None
         for stretch in stretches:
             run = [parameter for parameter in stretch.segment.parameters if (len(parameter.shape) > 1) == matrices]
-            if stretch.segment.name == "block":
-                run = _in_module_order(run)
             if not run:
                 continue
             made.append(OptimizerStretch(tuple(loop_adamw(run, previous)), 1, stretch.bindings))

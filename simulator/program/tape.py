@@ -130,10 +130,13 @@ class Forward(Tape):
 class Backward(Tape):
     """The backward tape of one graph. ``accumulating``: gradients of an earlier micro-batch are there already.
 
+    ``bucketed``: parameters whose gradients go into buckets, where others accumulate too; ``arrivals``: the operations that put them there.
     ``early_gradients``: those that the forward pass made.
     """
 
     accumulating: bool = False
+    bucketed: frozenset[Value] = frozenset()
+    arrivals: list[tuple[int, Value]] = field(default_factory=list)
     references: dict[Value, int] = field(default_factory=dict)
     gradients: dict[Value, Value] = field(default_factory=dict)
     early_gradients: list[Value] = field(default_factory=list)
@@ -243,6 +246,12 @@ class Backward(Tape):
             kept = Value(f"{parameter.name}.grad", parameter.shape, parameter.item, Role.GRADIENT, parameter.component)
             self.references[kept] = 1
             self.emit("add_", Kind.POINTWISE, (kept, gradient), (kept,))
+            self.drop(gradient)
+        elif parameter in self.bucketed:
+            inner, self.component = self.component, Component.GRADIENT_SYNC
+            self.emit("zeros", Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
+            self.component = inner
+            self.arrivals.append((len(self.operations) - 1, parameter))
             self.drop(gradient)
         elif gradient.storage.role is Role.ACTIVATION:
             self.early_gradients.append(gradient.storage)

@@ -22,11 +22,9 @@ class Clocks:
         if piece.waits:
             self.host_s = max(self.host_s, self.device_s)
 
-    def send(self, seconds: float, *, overlapped: bool) -> None:
-        """Start a collective on gradients that are ready now; without overlap the device waits for it."""
+    def send(self, seconds: float) -> None:
+        """Start a collective on gradients that are ready now."""
         self.network_s = max(self.network_s, self.device_s) + seconds
-        if not overlapped:
-            self.device_s = self.network_s
 
     def join(self) -> None:
         """Let the device wait for the network."""

@@ -1,7 +1,6 @@
 """Which ranks talk, over what, and what it costs on the fabric.
 
-Ranks lie on the fabric's endpoints in order. Neighbouring ``ep`` ranks share the experts of a layer; ranks at the same place of
-these groups hold the same experts.
+Ranks lie on the fabric's endpoints in order; ``simulator/program/rewrites/layout.py`` says which of them make a group.
 """
 
 from dataclasses import dataclass, field
@@ -9,10 +8,9 @@ from dataclasses import dataclass, field
 from fabrics.cost import PriceList, price
 from fabrics.graph import Fabric
 from simulator.program.operations import Exchange, Toward
+from simulator.program.rewrites import layout
 from simulator.program.sizes import Bindings
 from simulator.specs import ExpertLoad, Plan
-
-EXPERT, DATA, EXPERT_DATA = "expert", "data", "expert_data"
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Network:
     plan: Plan
     load: ExpertLoad = field(default_factory=ExpertLoad)
     _lists: dict[Call, PriceList] = field(default_factory=dict)
+    _groups: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
     def on(self, fabric: Fabric) -> "Network":
         """The same plan and load on another fabric."""
@@ -45,12 +44,9 @@ class Network:
 
     def groups(self, name: str) -> list[tuple[int, ...]]:
         """The groups of ranks that run a collective of this name at the same time."""
-        ranks, ep = self.plan.ranks, self.plan.ep
-        if name == EXPERT:
-            return [tuple(range(start, start + ep)) for start in range(0, ranks, ep)]
-        if name == EXPERT_DATA:
-            return [tuple(range(place, ranks, ep)) for place in range(ep)]
-        return [tuple(range(ranks))]
+        if name not in self._groups:
+            self._groups[name] = layout.groups(self.plan, name)
+        return self._groups[name]
 
     def call(self, exchange: Exchange, bindings: Bindings) -> Call:
         """The call behind an exchange of the program; under a uniform load all are even."""
@@ -74,8 +70,9 @@ class Network:
             return price(self.fabric, call.collective, groups)
         import numpy as np
 
-        # Row i, column j: share of rank i's own rows that the experts of rank j get.
-        to_experts = np.tile(self.load.rank_shares(call.experts, call.top_k, self.plan.ep), (self.plan.ep, 1))
+        # Row i, column j: share of rank i's own rows that the experts of rank j get; each slice of an expert gets a copy of them.
+        slices, ranks = self.plan.etp, self.plan.ep * self.plan.etp
+        to_experts = np.tile(np.repeat(self.load.rank_shares(call.experts, call.top_k, self.plan.ep) / slices, slices), (ranks, 1))
         return price(self.fabric, call.collective, groups, matrix=to_experts if call.toward is Toward.EXPERTS else to_experts.T)
 
     def seconds(self, call: Call, size_bytes: float) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simulator.components import Component, Kind, Phase
-from simulator.program.build import Program, Stretch
+from simulator.program.build import Program
 from simulator.program.operations import Operation
-from simulator.program.rewrites.data_parallel import Buckets
+from simulator.program.rewrites.data_parallel import Bucket, fillings
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import CommunicationRow, ComponentTime
 from simulator.specs import Plan
@@ -95,25 +95,30 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
             _pass(clocks, run.pieces)
             _pass(alone, run.pieces_alone)
 
-    def synchronise(buckets: Buckets, stretch: Stretch | None) -> None:
-        for group, size in buckets.ready(stretch) if stretch is not None else buckets.rest():
-            sync_calls[group, size] += 1
-            clocks.send(network.seconds(Call("all-reduce", group), size), overlapped=plan.overlap_gradient_sync)
+    def synchronise(buckets: list[Bucket]) -> None:
+        for bucket in buckets:
+            sync_calls[bucket.group, bucket.bytes] += 1
+            clocks.send(network.seconds(Call("all-reduce", bucket.group), bucket.bytes))
 
+    filling = fillings(program, plan)
     for micro_batch in range(program.accumulation):
         for stretch in program.stretches:
             go(stretch.segment.forward, stretch.bindings, stretch.count)
         last = micro_batch == program.accumulation - 1
-        buckets = Buckets(plan)
-        for stretch in reversed(program.stretches):
+        waiting: list[Bucket] = []
+        for index, stretch in reversed(list(enumerate(program.stretches))):
             operations = stretch.segment.backward_again if micro_batch else stretch.segment.backward
-            for _ in range(stretch.count):
+            if filling is None or not last:
+                go(operations, stretch.bindings, stretch.count)
+                continue
+            for full in filling[index].full:
                 go(operations, stretch.bindings, 1)
-                if last:
-                    synchronise(buckets, stretch)
-        if last:
-            synchronise(buckets, None)
-            clocks.join()
+                if plan.overlap_gradient_sync:
+                    synchronise(full)
+                else:
+                    waiting += full
+        synchronise(waiting)
+        clocks.join()
     for optimizer in program.optimizer:
         go(optimizer.operations, optimizer.bindings, optimizer.count)
 

@@ -1,46 +1,85 @@
-"""Data parallelism: gradients are averaged over the ranks that hold the same parameters, in buckets, beside the backward pass.
+"""Data parallelism: gradients are summed over the ranks that hold the same parameters, in buckets, beside the backward pass.
 
-As in PyTorch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704, section 3.2): a bucket leaves when it is full, gradients
-are views of their buckets (no bytes of their own), and only the last micro-batch communicates.
+As in PyTorch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704, section 3.2), for several groups at once: a bucket begins with its first
+gradient, gradients are views of it (no bytes of their own), and it leaves when the last micro-batch has filled it. Twin: ``trainer/parallel/data_parallel.py``.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from simulator.components import Component
-from simulator.program.build import Stretch
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.program.build import Program, Stretch
+from simulator.program.graph import Value
+from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.specs import Plan
-
-DATA, EXPERT_DATA = "data", "expert_data"
 
 
 @dataclass
-class Buckets:
-    """Gradients that are ready and not yet sent, by group of ranks."""
+class Bucket:
+    """Gradients that are summed together: bytes of all, how many have not come yet, and whether one has."""
 
-    plan: Plan
-    _waiting: dict[str, float] = field(default_factory=lambda: {DATA: 0.0, EXPERT_DATA: 0.0})
-
-    def ready(self, stretch: Stretch) -> Iterator[tuple[str, float]]:
-        """Add the gradients of one run of ``stretch``; yield (group, bytes) of every bucket that is full."""
-        for group, size_bytes in gradient_bytes(stretch, self.plan).items():
-            self._waiting[group] += size_bytes
-            while self._waiting[group] >= self.plan.gradient_bucket_bytes:
-                yield group, float(self.plan.gradient_bucket_bytes)
-                self._waiting[group] -= self.plan.gradient_bucket_bytes
-
-    def rest(self) -> Iterator[tuple[str, float]]:
-        """What is left when the backward pass ends."""
-        for group, size_bytes in self._waiting.items():
-            if size_bytes:
-                yield group, size_bytes
+    group: str
+    bytes: float = 0.0
+    missing: int = 0
+    begun: bool = False
 
 
-def gradient_bytes(stretch: Stretch, plan: Plan) -> dict[str, float]:
-    """Bytes of gradients of one run of ``stretch`` by the group that averages them; groups of one rank are left out."""
-    sizes = {DATA: 0.0, EXPERT_DATA: 0.0}
-    for parameter in stretch.segment.parameters:
-        group = EXPERT_DATA if parameter.component is Component.EXPERTS else DATA
-        sizes[group] += parameter.bytes.at(stretch.bindings)
-    degrees = {DATA: plan.dp, EXPERT_DATA: plan.expert_dp}
-    return {group: size for group, size in sizes.items() if size and degrees[group] > 1}
+@dataclass(frozen=True, eq=False)
+class Filling:
+    """What the runs of one stretch do to the buckets, the first to run backward first.
+
+    ``begun``: (run, arrival) bytes of the bucket that begins with this gradient. ``full``: buckets that have all their gradients after this run.
+    """
+
+    begun: NDArray[np.float64]
+    full: list[list[Bucket]]
+
+
+def fillings(program: Program, plan: Plan) -> list[Filling] | None:
+    """How each stretch fills buckets in one backward pass, by stretch of the program; None where no other rank holds the same parameters."""
+    groups = {share: sharing_group(plan, share) for share in Share}
+    if plan.zero_stage or not any(groups.values()):
+        return None
+    members = _assigned(program, plan, groups)
+    filled: list[Filling] = []
+    for index in reversed(range(len(program.stretches))):
+        stretch = program.stretches[index]
+        arriving = [parameter for _, parameter in stretch.segment.arrivals]
+        begun = np.zeros((stretch.count, len(arriving)))
+        full: list[list[Bucket]] = []
+        for run in range(stretch.count):
+            done = []
+            for place, parameter in enumerate(arriving):
+                bucket = members[index, stretch.count - 1 - run, parameter]
+                if not bucket.begun:
+                    begun[run, place], bucket.begun = bucket.bytes, True
+                bucket.missing -= 1
+                if not bucket.missing:
+                    done.append(bucket)
+            full.append(done)
+        filled.append(Filling(begun, full))
+    return filled[::-1]
+
+
+def _assigned(program: Program, plan: Plan, groups: dict[Share, str | None]) -> dict[tuple[int, int, Value], Bucket]:
+    """The bucket of each parameter of each run of each stretch: filled from the last parameter of the model to the first."""
+    filling: dict[str, Bucket] = {}
+    members: dict[tuple[int, int, Value], Bucket] = {}
+    for index, stretch in reversed(list(enumerate(program.stretches))):
+        parameters = [(parameter, groups[share_of(parameter.component)], _bytes(parameter, stretch)) for parameter in stretch.segment.parameters]
+        for run in reversed(range(stretch.count)):
+            for parameter, group, size in reversed(parameters):
+                if group is None:
+                    continue
+                bucket = filling.get(group)
+                if bucket is None or bucket.bytes + size > plan.gradient_bucket_bytes:
+                    bucket = filling[group] = Bucket(group)
+                bucket.bytes += size
+                bucket.missing += 1
+                members[index, run, parameter] = bucket
+    return members
+
+
+def _bytes(parameter: Value, stretch: Stretch) -> float:
+    return parameter.bytes.at(stretch.bindings)
