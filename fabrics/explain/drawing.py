@@ -44,14 +44,8 @@ def tiers_figure(fabric: Fabric, busy: FloatArray | None) -> "Figure":
             axes.plot(*zip(at[tail], at[head], strict=True), color=colours(share) if load else "#95a5a6", linewidth=width, zorder=1)
     for name, (x, y) in at.items():
         kind = graph.nodes[name]["kind"]
-        axes.scatter(
-            [x],
-            [y],
-            s=60 if kind == "accelerator" else SHORT_NAME if len(name) <= len("leaf000") else LONG_NAME,
-            marker="o" if kind == "accelerator" else "s",
-            color="#34495e",
-            zorder=2,
-        )
+        area = 60 if kind == "accelerator" else SHORT_NAME if len(name) <= len("leaf000") else LONG_NAME
+        axes.scatter([x], [y], s=area, marker="o" if kind == "accelerator" else "s", color="#34495e", zorder=2)
         if kind != "accelerator" or len(drawn) <= 40:
             below = kind == "accelerator"
             colour = "black" if below else "white"
