@@ -1,7 +1,8 @@
 """How well a law foretells runs it has not seen: fitted below a compute cut, asked above it, cut after cut.
 
-Sampling intervals know nothing of a wrong form. The errors of earlier cuts do: the ratio of error to half width, at the quantile of the interval's level,
-is the factor by which later intervals are widened (split conformal prediction, Vovk et al. 2005, with the rolling origin of time-series forecasts).
+Sampling intervals know nothing of a wrong form. The errors of earlier cuts do: their quantile at the interval's level is what a later interval must reach
+(split conformal prediction, Vovk et al. 2005, with the rolling origin of time-series forecasts). Errors are taken as they are and not as shares of their own
+half widths: sampled half widths shrink with the rows of a fit, errors of form do not.
 """
 
 import math
@@ -22,7 +23,7 @@ LEVEL = 0.8
 ORIGINS = 5
 RESAMPLES = 100
 RANDOM_STARTS = 8
-FIRST_SHARE, LAST_SHARE = 0.3, 0.9
+FIRST_SHARE, LAST_SHARE = 0.1, 0.9
 """Cuts leave this share of the rows below them."""
 
 FACTORS = (1.0, 2.5, 6.0, 16.0, 60.0, math.inf)
@@ -58,6 +59,13 @@ class Forecasts:
         import numpy as np
 
         return np.exp(self.log_c) / self.cut_flops
+
+    @property
+    def half_width(self) -> float:
+        """Typical half width of the sampled intervals, in ln L."""
+        import numpy as np
+
+        return max(float(np.median(self.high - self.low)) / 2, 1e-12)
 
     @property
     def scores(self) -> Floats:
@@ -100,10 +108,10 @@ def backtest(points: Points, law: FittedLaw, objective: Objective, *, cut_flops:
         _add(held_out, skipped, points, law, objective, log_cut, seed)
     return Backtest(
         held_out=held_out[0] if held_out else None,
-        held_out_widening=_widening(rolling, log_cut),
+        held_out_widening=_widening(rolling, log_cut, held_out[0].half_width) if held_out else 1.0,
         rolling=tuple(rolling),
-        rolling_widening=tuple(_widening(rolling, float(np.log(forecasts.cut_flops))) for forecasts in rolling),
-        widening=_widening(rolling, math.inf),
+        rolling_widening=tuple(_widening(rolling, float(np.log(forecasts.cut_flops)), forecasts.half_width) for forecasts in rolling),
+        widening=_widening(rolling, math.inf, rolling[-1].half_width) if rolling else 1.0,
         skipped=tuple(skipped),
     )
 
@@ -159,16 +167,19 @@ def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cu
     )
 
 
-def _widening(rolling: Sequence[Forecasts], log_cut: float) -> float:
-    """Quantile of the scores of forecasts whose runs were known at ``log_cut``; never below 1, for a sample cannot promise less than it drew."""
+def _widening(rolling: Sequence[Forecasts], log_cut: float, half_width: float) -> float:
+    """Factor by which intervals of ``half_width`` must grow to reach the quantile of the errors known at ``log_cut``.
+
+    Never below 1: a sample cannot promise less than it drew.
+    """
     import numpy as np
 
-    known = [forecasts.scores[forecasts.log_c <= log_cut] for forecasts in rolling]
-    scores = np.sort(np.concatenate(known)) if known else np.array([])
-    if len(scores) < FEWEST_SCORES:
+    known = [np.abs(forecasts.residual[forecasts.log_c <= log_cut]) for forecasts in rolling]
+    errors = np.sort(np.concatenate(known)) if known else np.array([])
+    if len(errors) < FEWEST_SCORES:
         return 1.0
-    rank = min(len(scores), math.ceil(LEVEL * (len(scores) + 1)))
-    return max(1.0, float(scores[rank - 1]))
+    rank = min(len(errors), math.ceil(LEVEL * (len(errors) + 1)))
+    return max(1.0, float(errors[rank - 1]) / half_width)
 
 
 def backtest_document(result: Backtest) -> dict[str, Any]:
