@@ -11,6 +11,7 @@ from simulator.specs import Plan
 from trainer.measure.scope import backward, phase, scope
 from trainer.model import MoETransformer
 from trainer.model.capacity import dropped_choices
+from trainer.model.labels import labelled
 from trainer.model.moe import capacities
 from trainer.model.router import update_selection_biases
 from trainer.parallel.gradient_norm import local_gradients, norm_of, square_sum
@@ -21,8 +22,6 @@ from trainer.split_adamw import SplitAdamW
 
 MicroBatch = tuple[Tensor, Tensor]
 """Inputs and labels, each (B, S) int64; a label of ``IGNORED`` does not count."""
-
-IGNORED = -100
 
 
 class StepLosses(NamedTuple):
@@ -40,7 +39,7 @@ class StepLosses(NamedTuple):
 class _Passed(NamedTuple):
     """One micro-batch of this rank: its labelled tokens, and means over them."""
 
-    tokens: int | Tensor
+    tokens: float | Tensor
     language_model: Tensor
     load_balancing: Tensor | None
     router_z: Tensor | None
@@ -69,7 +68,7 @@ def training_step(
     norm = _gradient_norm(sums, parallel)
     tokens = sums.pop("tokens")
     with scope(Component.GRADIENT_CLIPPING):
-        norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else int(tokens), plan)
+        norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else round(float(tokens)), plan)
     with scope(Component.OPTIMIZER):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -81,7 +80,7 @@ def training_step(
 
 def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tensor, plan: Plan) -> _Passed:
     with phase(Phase.FORWARD, Component.INPUTS):
-        tokens = labelled(model.own_tokens(labels_BS))
+        tokens = _tokens(labels_BS, plan)
         losses = model(inputs_BS, labels_BS)
         with scope(Component.TOTAL_LOSS):
             total = losses.total * (tokens / plan.tokens_per_step)
@@ -93,7 +92,7 @@ def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tenso
 
 def _pipelined(pipeline: Pipeline, model: MoETransformer, batches: list[MicroBatch]) -> list[_Passed]:
     """All micro-batches through the pipeline; of each what this stage has: its routers' share of the auxiliary losses, the loss on the last stage."""
-    tokens = [labelled(model.own_tokens(labels_BS)) for _, labels_BS in batches]
+    tokens = [_tokens(labels_BS, pipeline.plan) for _, labels_BS in batches]
     losses, records = pipeline.run(batches, tokens)
     return [
         _Passed(
@@ -114,10 +113,9 @@ def _share(values: list[Tensor | None], like: Tensor, model: MoETransformer) -> 
     return torch.stack([torch.zeros_like(like), *(value.detach() for value in values if value is not None)]).sum() / model.spec.moe_layers
 
 
-def labelled(labels_T: Tensor) -> int | Tensor:
-    """How many labels count; read where that costs nothing."""
-    count = (labels_T != IGNORED).sum()
-    return count if labels_T.is_cuda else int(count)
+def _tokens(labels_BS: Tensor, plan: Plan) -> float | Tensor:
+    """This rank's part of the labelled tokens of a micro-batch, which the ranks of a tensor group share evenly."""
+    return labelled(labels_BS) / plan.tp
 
 
 def _sums(passed: list[_Passed]) -> dict[str, Tensor]:

@@ -57,5 +57,5 @@ def _next_logits(model: "MoETransformer", ids: list[int], cache: "KVCache | None
     if len(ids) > limit:
         cache = None
     new = ids[-limit:] if cache is None else ids[cache.positions :]
-    with torch.inference_mode():
+    with torch.no_grad():
         return model.logits(torch.tensor([new], device=next(model.parameters()).device), cache)[0, -1]

@@ -64,7 +64,7 @@ class Piece(nn.Module):
         x_TD = self.run(x, pipeline.plan.micro_batch, pipeline.plan.sequence, records)
         loss = pipeline.noted(self.micro_batch, records)
         self.micro_batch += 1
-        return x_TD if loss is None else _Attach.apply(x_TD, loss)  # type: ignore[no-untyped-call, no-any-return]
+        return x_TD if loss is None else _Attach.apply(x_TD, loss)  # type: ignore[no-untyped-call]
 
     def run(self, x: Tensor, batch: int, new: int, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
         """The layers; before them the embedding of the first piece, after them the final norm of the last."""
@@ -85,12 +85,12 @@ class Pipeline:
         self.own = [Piece(self, number) for number in range(world.stage, self.pieces, self.plan.pp)]
         _keep(model, self.own)
         self.ends = _ends_group(world) if model.spec.tied_embeddings else None
-        self.tokens: list[int | Tensor] = []
+        self.tokens: list[float | Tensor] = []
         self.records: list[list[RouterRecord]] = []
         self.losses: list[Tensor] = []
         self.schedule = self._schedule()
 
-    def run(self, batches: list[tuple[Tensor, Tensor]], tokens: list[int | Tensor]) -> tuple[list[Tensor], list[list[RouterRecord]]]:
+    def run(self, batches: list[tuple[Tensor, Tensor]], tokens: list[float | Tensor]) -> tuple[list[Tensor], list[list[RouterRecord]]]:
         """Forward and backward of all micro-batches of a step; ``tokens``: labelled ones of each.
 
         Returns the language-model loss of each micro-batch, zeros on all stages but the last, and the records of this stage's routers.
@@ -132,7 +132,7 @@ class Pipeline:
             self.plan.tokens_per_micro_batch // self.plan.tp, self.model.spec.width, dtype=self.model.compute_dtype, device="meta", requires_grad=True
         )
         device = torch.device(self.world.device)
-        stages = [
+        stages: list[Any] = [
             PipelineStage(
                 piece,
                 self.world.stage + index * self.plan.pp,
@@ -187,7 +187,7 @@ class Pipeline:
             if not piece.first:
                 x = torch.empty(tokens, self.model.spec.width, dtype=self.model.compute_dtype, device=inputs_BS.device)
                 dist.recv(x, ranks[(number - 1) % self.plan.pp], group=self.group)
-            x = piece.run(x, *inputs_BS.shape, records, cache)
+            x = piece.run(x, inputs_BS.shape[0], inputs_BS.shape[1], records, cache)
             if not piece.last:
                 dist.send(x.contiguous(), ranks[(number + 1) % self.plan.pp], group=self.group)
         return x if self.own[-1].last else None

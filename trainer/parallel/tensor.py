@@ -7,6 +7,7 @@ are summed with those of the other ranks.
 Shapes: T tokens, D width.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from simulator.components import Component
 from trainer.measure.scope import scope
 from trainer.model.attention import Attention
 from trainer.model.feed_forward import FeedForward
+from trainer.model.labels import labelled
 from trainer.parallel.collectives import gather_rows, reduce_rows
 from trainer.parallel.world import TENSOR, Share, World
 
@@ -33,6 +35,7 @@ def split_tokens(model: "MoETransformer", world: World) -> None:
     tokens = _Tokens(group)
     model.own_tokens = tokens.own
     model.all_tokens = tokens.all
+    setattr(model, "cross_entropy", tokens.weighed(model.cross_entropy))  # noqa: B010 - a method of this one model
     for block in model.blocks:
         for module in (getattr(block, "attention", None), getattr(block, "feed_forward", None)):
             if isinstance(module, Attention | FeedForward):
@@ -64,6 +67,17 @@ class _Tokens:
     def all(self, x_TD: Tensor) -> Tensor:
         """The tokens of all ranks, in order."""
         return gather_rows(x_TD, self.sizes, self.group)
+
+    def weighed(self, cross_entropy: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The mean loss of this rank's tokens times what they are of an even share of the labelled ones: its mean over ranks is the micro-batch's."""
+
+        def loss(x_TD: Tensor, labels_BS: Tensor) -> Tensor:
+            mean, own, total = cross_entropy(x_TD, labels_BS), labelled(self.own(labels_BS)), labelled(labels_BS)
+            if isinstance(total, int) and (total == 0 or own * self.ranks == total):
+                return mean
+            return torch.where(torch.as_tensor(own, device=mean.device) > 0, mean * (own * self.ranks / total), 0.0)
+
+        return loss
 
     def before(self, component: Component, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Gather the tokens that a sliced module works on."""

@@ -25,6 +25,10 @@ PLANS_OF_FOUR = {
     "tensor x zero-3": {"ranks": 4, "ep": 2, "tp": 2, "zero_stage": 3},
     "hybrid x expert": {"ranks": 4, "ep": 2, "zero_stage": 3, "replicas": 2},
     "expert x expert-tensor": {"ranks": 4, "ep": 2, "etp": 2},
+    "tensor x expert-tensor x data": {"ranks": 4, "ep": 1, "tp": 2, "etp": 2},
+    "pipeline x expert": {"ranks": 4, "ep": 2, "pp": 2},
+    "pipeline x tensor": {"ranks": 4, "ep": 2, "pp": 2, "tp": 2},
+    "interleaved x data": {"ranks": 4, "ep": 1, "pp": 2, "schedule": "interleaved", "virtual_stages": 2},
 }
 
 
@@ -64,3 +68,72 @@ def test_three_steps_in_fp64(ranks, name):
         assert max(worst.values()) <= 1e-10, worst
         worst = relative(answer["parameters"], expected["parameters"])
         assert max(worst.values()) <= 1e-10, worst
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANS_OF_FOUR)
+def test_products_of_plans_on_four_ranks(ranks, name):
+    expected, answers = check(ranks, PLANS_OF_FOUR[name], steps=3, double=True)
+    for answer in answers:
+        for kind in ("gradients", "parameters"):
+            worst = relative(answer[kind], expected[kind])
+            assert max(worst.values()) <= 1e-10, worst
+
+
+@pytest.mark.parametrize("name", ["expert", "tensor, expert", "zero-3, expert", "1f1b"])
+def test_losses_of_twenty_steps(ranks, name):
+    expected, answers = check(ranks, PLANS[name], steps=20)
+    assert answers[0]["losses"] == pytest.approx(expected["losses"], abs=1e-5)
+    assert len(answers[0]["losses"]) == 20
+
+
+def test_global_scope_is_one_process_with_the_joint_micro_batch(ranks):
+    scope = {"auxiliary_loss_scope": "global", "global_batch": 8}
+    (joint,) = ranks(1).run(run="train", double=True, plan={"ranks": 1, "micro_batch": 4, "global_batch": 8})
+    (apart,) = ranks(1).run(run="train", double=True, plan={"ranks": 1, "micro_batch": 2, "global_batch": 8})
+    for ep in (1, 2):
+        answer, _ = ranks(2).run(run="train", double=True, plan={"ranks": 2, "ep": ep, **scope})
+        # Shares of experts are fp32 numbers.
+        assert max(relative(answer["gradients"], joint["gradients"]).values()) <= 1e-6
+        routers = [name for name in joint["gradients"] if "router" in name]
+        assert min(relative(answer["gradients"], apart["gradients"])[name] for name in routers) > 1e-4
+
+
+MASKS = {
+    "uneven ranks": [{"every": 2, "at": 1, "from": 7}],
+    "a rank without tokens": [{"every": 2, "at": 1, "from": 0}],
+    "one token": [{"every": 4, "at": 0, "from": 1}, {"every": 4, "at": 1, "from": 0}, {"every": 4, "at": 2, "from": 0}, {"every": 4, "at": 3, "from": 0}],
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", ["expert", "zero-3, expert", "tensor, expert", "1f1b"])
+def test_losses_are_means_over_labelled_tokens(ranks, name, mask):
+    expected, answers = check(ranks, PLANS[name], double=True, masks=MASKS[mask])
+    for answer in answers:
+        worst = relative(answer["gradients"], expected["gradients"])
+        assert max(worst.values()) <= 1e-10, worst
+        assert answer["losses"] == pytest.approx(expected["losses"], rel=1e-10)
+        assert answer["norms"] == pytest.approx(expected["norms"], rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["expert", "expert-tensor", "tensor, expert", "zero-3, expert"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_experts_that_get_no_token(ranks, name, top_k):
+    expected, answers = check(ranks, PLANS[name], double=True, same_tokens=True, model={"blocks.0.feed_forward.top_k": top_k})
+    assert any(0 in layer for layer in expected["counts"][0])
+    for answer in answers:
+        assert answer["counts"] == expected["counts"]
+        for gradient, whole in ((answer["gradients"][key], expected["gradients"][key]) for key in expected["gradients"]):
+            assert float((gradient - whole).norm()) <= 1e-10 * max(float(whole.norm()), 1e-6)
+
+
+@pytest.mark.parametrize("name", ["expert", "tensor, expert", "zero-3, expert", "1f1b", "interleaved"])
+def test_generation_and_validation_are_those_of_one_process(ranks, name):
+    plan = PLANS[name] | {"global_batch": global_batch(PLANS[name])}
+    (expected,) = ranks(1).run(run="infer", double=True, plan={"ranks": 1})
+    for answer in ranks(2).run(run="infer", double=True, plan=plan):
+        assert answer["tokens"] == expected["tokens"]
+        assert answer["loss"] == pytest.approx(expected["loss"], rel=1e-10)
+        assert answer["counts"] == expected["counts"]
+        assert answer["windows"] == expected["windows"]

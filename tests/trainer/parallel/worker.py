@@ -56,7 +56,6 @@ def batches(case, plan, model, world):
 
 
 def batch(case, plan, model, number):
-    generator = torch.Generator().manual_seed(1000 + number)
     parts = case.get("sequences", plan.micro_batch)
     window = torch.cat([torch.randint(model.spec.vocabulary, (1, plan.sequence + 1), generator=sequence(number * parts + part)) for part in range(parts)])
     if case.get("same_tokens"):
@@ -65,7 +64,6 @@ def batch(case, plan, model, number):
     for rule in case.get("masks", []):
         if number % rule["every"] == rule["at"]:
             labels.flatten()[rule["from"] :] = -100
-    del generator
     return inputs, labels
 
 
@@ -105,6 +103,21 @@ def whole(tensors, world: World):
     return found
 
 
+def infer(case):
+    """Tokens that are generated, and the loss of seven windows in batches of two."""
+    from trainer.generation.sampling import Sampling
+    from trainer.generation.tokens import next_tokens
+    from trainer.loop.evaluate import evaluate
+
+    model, plan, world = build(case)
+    parallel = parallelize(model, world)
+    drawn = list(next_tokens(model, [3, 1, 4], tokens=12, sampling=Sampling(seed=2)))
+    held_out = [batch(case, plan, model, number) for number in range(4)]
+    held_out[-1] = tuple(part[:1] for part in held_out[-1])
+    found = evaluate(model, held_out, parallel)
+    return {"tokens": drawn, "loss": found.loss_nats_per_token, "counts": found.counts_LE, "windows": found.tokens}
+
+
 def memory(case):
     """The memory of a steady step as the measurement's ledger has it."""
     spec, plan = specifications(case)
@@ -114,7 +127,7 @@ def memory(case):
     return {"memory": measured.memory.model_dump(mode="json"), "stretches": case.get("stretches", False) and measured.memory.timeline}
 
 
-CASES = {"train": train, "memory": memory}
+CASES = {"train": train, "infer": infer, "memory": memory}
 
 
 def main():

@@ -1,0 +1,12 @@
+"""Labels that count."""
+
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a position whose loss is nobody's business."""
+
+
+def labelled(labels_T: Tensor) -> int | Tensor:
+    """How many labels count; read where that costs nothing."""
+    count = (labels_T != IGNORED).sum()
+    return count if labels_T.is_cuda else int(count)
