@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simulator.components import Component
 from simulator.specs import MoeFeedForward
-from trainer.kernels.precision import at_least_fp32
+from trainer.kernels.router_logits import ROUTER_LOGITS
 from trainer.measure.scope import scope
 
 TINY = 1e-20
@@ -43,13 +42,14 @@ class Router(nn.Module):
 
     selection_bias: Tensor
 
-    def __init__(self, spec: MoeFeedForward, width: int, *, load_balancing: bool, router_z: bool, uniform: bool) -> None:
+    def __init__(self, spec: MoeFeedForward, width: int, *, load_balancing: bool, router_z: bool, uniform: bool, logits: str = "fp32") -> None:
         super().__init__()
         self.spec = spec
         self.weight = nn.Parameter(torch.empty(spec.experts, width))
         self.load_balancing = load_balancing
         self.router_z = router_z
         self.uniform = uniform
+        self.logits = ROUTER_LOGITS[logits]
         self.scope_counts: Callable[[Tensor], Tensor] = _as_they_are
         """Counts over the scope of the balancing loss, from those of this rank."""
         if spec.selection_bias:
@@ -57,7 +57,7 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Routing:
         with scope(Component.ROUTER):
-            logits_TE = F.linear(at_least_fp32(x_TD), at_least_fp32(self.weight))
+            logits_TE = self.logits(x_TD, self.weight)
             score_TE = logits_TE.softmax(-1) if self.spec.router == "softmax" else logits_TE.sigmoid()
             if not self.router_z:
                 del logits_TE
@@ -111,7 +111,7 @@ def taking_turns(tokens: int, top_k: int, experts: int, device: torch.device) ->
 
 def load_balancing_loss(probability_TE: Tensor, counts_E: Tensor) -> Tensor:
     """E times the dot product of the shares of choices and the mean probabilities (arXiv 2101.03961 eq. 4): 1 when balanced."""
-    share_E = counts_E / counts_E.sum()
+    share_E = (counts_E / counts_E.sum()).to(probability_TE.dtype)
     return torch.dot(share_E, probability_TE.mean(0)) * counts_E.numel()
 
 
