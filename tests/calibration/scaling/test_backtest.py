@@ -1,6 +1,7 @@
 """Forecasts of runs that the fit has not seen."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,13 +12,16 @@ import pytest
 
 from calibration.scaling.backtest import backtest, backtest_document, forecasts_above
 from calibration.scaling.baselines import nearest_run, no_floor
+from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective
-from calibration.scaling.points import Points, points_at
+from calibration.scaling.points import Points, points_at, points_of
+from simulator.records.run_table import parse_columns, read_rows, read_table
 
 TABLE = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "scaling" / "chinchilla_epoch_extracted.csv"
 COLUMNS = "n=Model Size,c=Training FLOP,loss=loss"
 needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the extracted Chinchilla table is not at hand")
+OWN = Path(__file__).resolve().parents[3] / "calibration" / "measurements" / "moe-scaling-h100" / "losses.csv"
 CHINCHILLA = fitted_law_named("chinchilla")
 
 
@@ -87,3 +91,26 @@ def test_baselines_by_hand() -> None:
     asked = points_at(n=[1e8, 9e6], d=[1e9, 1e9])
     assert np.exp(no_floor(seen, asked))[0] == pytest.approx(1.0)
     assert np.exp(nearest_run(seen, asked)) == pytest.approx([2.0, 2.0])
+
+
+@needs_table
+def test_intervals_on_the_chinchilla_table_cover_what_they_claim() -> None:
+    rows = gated(read_table(TABLE, parse_columns(COLUMNS)).rows, Gates())[0]
+    summary = backtest_document(backtest(points_of(rows), CHINCHILLA, Objective()))["rolling"]
+    assert summary["runs"] >= 60
+    assert 0.7 <= summary["coverage"] <= 0.9
+
+
+def test_intervals_on_our_own_runs_cover_what_they_claim_and_the_law_beats_both_baselines() -> None:
+    rows = gated(read_rows(OWN), Gates())[0]
+    summary = backtest_document(backtest(points_of(rows), fitted_law_named("joint-moe-fixed"), Objective()))["rolling"]
+    assert summary["runs"] >= 60
+    assert 0.7 <= summary["coverage"] <= 0.9
+    assert summary["beats_baselines"]
+
+
+def test_our_largest_size_and_longest_runs_are_foretold_within_the_scatter_of_seeds() -> None:
+    done = subprocess.run([sys.executable, str(OWN.with_name("held_out.py"))], capture_output=True, text=True, check=True).stdout
+    numbers = {line.split(":")[0]: [float(number) / 100 for number in re.findall(r"([\d.]+)%", line)] for line in done.splitlines()}
+    assert numbers["joint-moe-fixed"][0] <= 2 * numbers["seeds"][0]
+    assert numbers["joint-moe-fixed"][0] < min(numbers["no floor"][0], numbers["nearest run"][0])

@@ -18,6 +18,7 @@ from calibration.scaling.verdict import rho_at, verdict_at
 from simulator.records.run_table import parse_columns, read_table
 
 TABLE = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "scaling" / "chinchilla_epoch_extracted.csv"
+GADRE = TABLE.with_name("gadre2024_c4.csv")
 COLUMNS = "n=Model Size,c=Training FLOP,loss=loss"
 needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the extracted Chinchilla table is not at hand")
 
@@ -125,3 +126,30 @@ def test_an_exact_surface_is_recovered() -> None:
     found = fit(points, fitted_law_named("chinchilla"), Objective(1e-3)).coefficients
     for name, value in truth.items():
         assert found[name] == pytest.approx(value, rel=1e-4)
+
+
+@needs_table
+def test_the_original_coefficients_are_far_from_the_optimum_and_rounding_makes_them_worse() -> None:
+    found = epoch_fit()
+    exact = {"E": np.exp(0.5267228), "A": np.exp(6.0073404), "B": np.exp(6.0179186), "alpha": 0.33917084, "beta": 0.2849083}
+    printed = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
+    for coefficients, objective in ((exact, 0.00123116260), (printed, 0.00412100912)):
+        theta = found.law.theta_of({parameter.name: coefficients[parameter.name] for parameter in found.law.parameters})
+        residuals = found.points.log_loss - found.law.log_loss(theta, found.points)
+        assert found.objective.penalty(residuals).sum() == pytest.approx(objective, rel=1e-6)
+    share = exact["beta"] / (exact["alpha"] + exact["beta"])
+    ratio = (exact["alpha"] * exact["A"] / (exact["beta"] * exact["B"])) ** (1 / (exact["alpha"] + exact["beta"]))
+    assert 5.76e23 / 6 / (ratio * (5.76e23 / 6) ** share) ** 2 == pytest.approx(58.9, abs=0.1)
+
+
+@needs_table
+def test_the_fit_does_not_stop_where_a_mean_reduced_objective_does() -> None:
+    assert epoch_fit().value < 0.00110831 * (1 - 0.08)
+
+
+@pytest.mark.skipif(not GADRE.is_file(), reason="the table of Gadre et al. is not at hand")
+def test_gadre_s_c4_runs_are_refitted() -> None:
+    rows = read_table(GADRE, parse_columns("n=params,d=tokens,loss=loss")).rows
+    found = fit(points_of(rows), fitted_law_named("chinchilla"), Objective(1e-3)).coefficients
+    for name, value in {"E": 1.6200, "A": 122.55, "B": 242.61, "alpha": 0.25257, "beta": 0.26223}.items():
+        assert found[name] == pytest.approx(value, rel=1e-2)
