@@ -2,6 +2,7 @@
 
 from configuration.command import new_app
 from trainer.cli_generate import generate
+from trainer.cli_hugging_face import export, import_
 from trainer.cli_inspect import inspect
 from trainer.cli_measure import measure
 from trainer.cli_presets import list_presets, show
@@ -13,6 +14,8 @@ app.command("pretrain")(pretrain)
 app.command("measure")(measure)
 app.command("generate")(generate)
 app.command("inspect")(inspect)
+app.command("export")(export)
+app.command("import")(import_)
 app.command("sweep")(sweep)
 app.command("list")(list_presets)
 app.command("show")(show)

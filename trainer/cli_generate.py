@@ -50,7 +50,7 @@ def generate(
         prompt,
         tokens=tokens,
         sampling=sampling,
-        begin_token=found.experiment.data.begin_token,
+        begin_token=bool(found.experiment.data.begin_token),
         use_cache=not no_cache,
         on_text=None if as_json else _write,
     )

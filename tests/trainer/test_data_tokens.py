@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from configuration.errors import ConfigurationError
 from trainer.data import Batches, prepare
 from trainer.data.prepare import cache_folder
-from trainer.data.tokenizer import BEGIN_ID, END_ID, train_tokenizer
+from trainer.data.tokenizer import train_tokenizer
 from trainer.data.unigram import unigram_cross_entropy
 from trainer.specs import DataSpec, TextFiles
 
 TEXT = "the cat sat on the mat and the dog sat on the cat\n" * 20
+BEGIN_ID, END_ID = 0, 1
 BYTES = train_tokenizer("bytes", [], 258)
 PAIRS = train_tokenizer("byte-bpe", [TEXT], 300)
 
@@ -164,3 +165,18 @@ def test_a_limit_of_validation_tokens_is_rounded_up_to_a_window():
 def test_too_few_tokens_for_a_window_are_refused():
     with pytest.raises(ConfigurationError, match=r"plan.sequence: the training data has 5 tokens"):
         Batches(np.arange(5, dtype=np.uint16), 5)
+
+
+def test_a_tokenizer_file_is_used_as_it_is(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.write_text(PAIRS.to_json())
+    spec = three_documents(tmp_path).model_copy(update={"tokenizer": str(file), "end_token": "<|begin|>"})
+    data = prepare(spec, 1000, silent)
+    assert data.training.tolist() == [*PAIRS.encode("ab\n"), 0, *PAIRS.encode("cd\n"), 0]
+    assert (data.tokenizer.begin_id, data.tokenizer.end_id, data.facts.vocabulary) == (None, 0, PAIRS.vocabulary)
+    file.write_text(BYTES.to_json())
+    assert prepare(spec, 1000, silent).facts.key != data.facts.key
+    with pytest.raises(ConfigurationError, match="has no token '</s>'"):
+        prepare(spec.model_copy(update={"end_token": "</s>"}), 1000, silent)
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        prepare(spec.model_copy(update={"tokenizer": "gone.json"}), 1000, silent)

@@ -31,7 +31,7 @@ class Checkpoint:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run."""
-        return load_tokenizer(self.folder / TOKENIZER_FILE)
+        return load_tokenizer(self.folder / TOKENIZER_FILE, self.experiment.data)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

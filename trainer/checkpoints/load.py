@@ -18,6 +18,15 @@ def load_model_weights(checkpoint: Checkpoint, model: "nn.Module", world: World 
     _read(checkpoint, model_tensors(model, world or World(checkpoint.experiment.plan)))
 
 
+def read_model_tensors(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
+    """All weights, whole, in the types they are kept in. Raises ConfigurationError when they are cut off."""
+    import torch
+
+    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in _stored(checkpoint).items() if name.startswith(MODEL)}
+    _read(checkpoint, tensors)
+    return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
+
+
 def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer", world: World | None = None) -> None:
     """Put weights, optimizer state and random states back, so that the next step is the one that would have come.
 

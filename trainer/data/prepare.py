@@ -19,11 +19,12 @@ from configuration.errors import ConfigurationError
 from configuration.files import read_json
 from configuration.spec import Spec, validated
 from trainer.data.corpus import Corpus, read_corpus
-from trainer.data.tokenizer import BEGIN_ID, END_ID, Tokenizer, load_tokenizer, train_tokenizer
+from trainer.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from trainer.data.unigram import unigram_cross_entropy
 from trainer.specs import DataSpec
+from trainer.specs.data import MADE_HERE
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a cached file changes, which makes old caches unused."""
 
 
@@ -71,29 +72,31 @@ def prepare(spec: DataSpec, vocabulary: int, log: Callable[[str], None]) -> Toke
     folder = cache_folder() / key
     if not folder.is_dir():
         _make(corpus, vocabulary, key, folder, log)
-    data = _open(folder)
+    data = _open(folder, spec)
     if data.facts.vocabulary > vocabulary:
         raise ConfigurationError(f"model.vocabulary ({vocabulary}) is less than the {data.facts.vocabulary} ids of the data's tokenizer")
     return data
 
 
 def _key(corpus: Corpus, vocabulary: int) -> str:
-    # The library's version counts: another one may train another tokenizer. Plain bytes do not depend on the model's vocabulary.
-    size = vocabulary if corpus.spec.tokenizer == "byte-bpe" else None
+    # The library's version counts: another one may train another tokenizer. Only a tokenizer trained here depends on the model's vocabulary.
+    kind = corpus.spec.tokenizer
     settings = [
         FORMAT,
         corpus.fingerprint,
-        corpus.spec.model_dump(mode="json", exclude={"sources"}),
+        corpus.spec.model_dump(mode="json", exclude={"sources", "tokenizer"}),
+        kind if kind in MADE_HERE else load_tokenizer(Path(kind), corpus.spec).to_json(),
         corpus.training_documents,
-        size,
+        vocabulary if kind == "byte-bpe" else None,
         metadata.version("tokenizers"),
     ]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable[[str], None]) -> None:
-    log(f"preparing the data, once: training a tokenizer ({corpus.spec.tokenizer}) on the corpus")
-    tokenizer = train_tokenizer(corpus.spec.tokenizer, corpus.training_texts(), vocabulary)
+    kind = corpus.spec.tokenizer
+    log(f"preparing the data, once: {'training' if kind in MADE_HERE else 'reading'} a tokenizer ({kind})")
+    tokenizer = train_tokenizer(kind, corpus.training_texts(), vocabulary) if kind in MADE_HERE else load_tokenizer(Path(kind), corpus.spec)
     log(f"encoding the corpus with {tokenizer.vocabulary:,} tokens")
     training, _ = _encode(tokenizer, corpus.training_texts(), corpus.spec)
     validation, validation_text_bytes = _encode(tokenizer, corpus.validation_texts(), corpus.spec)
@@ -125,8 +128,8 @@ def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable
 def _encode(tokenizer: Tokenizer, texts: Iterator[str], spec: DataSpec) -> tuple[np.ndarray, int]:
     """All documents as one stream of ids with their boundary tokens, and the number of their UTF-8 bytes."""
     dtype = np.uint16 if tokenizer.vocabulary <= 2**16 else np.uint32
-    before = np.array([BEGIN_ID] if spec.begin_token else [], dtype=dtype)
-    after = np.array([END_ID] if spec.end_token else [], dtype=dtype)
+    before = np.array([tokenizer.begin_id] if spec.begin_token else [], dtype=dtype)
+    after = np.array([tokenizer.end_id] if spec.end_token else [], dtype=dtype)
     pieces, text_bytes = [], 0
     for batch in _batches(texts, 256):
         text_bytes += sum(len(text.encode()) for text in batch)
@@ -141,11 +144,11 @@ def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _open(folder: Path) -> TokenData:
+def _open(folder: Path, spec: DataSpec) -> TokenData:
     facts = validated(TokenFacts, read_json(folder / "facts.json", "prepared data"), str(folder / "facts.json"))
     try:
         training = np.load(folder / "training.npy", mmap_mode="r", allow_pickle=False)
         validation = np.load(folder / "validation.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"prepared data: {folder} is damaged ({error}); remove it and start again") from None
-    return TokenData(facts, training, validation, load_tokenizer(folder / "tokenizer.json"))
+    return TokenData(facts, training, validation, load_tokenizer(folder / "tokenizer.json", spec))

@@ -2,41 +2,53 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configuration.errors import ConfigurationError
+from trainer.specs.data import BEGIN, END, DataSpec
 
 if TYPE_CHECKING:
     import tokenizers
 
-BEGIN, END = "<|begin|>", "<|end|>"
 SPECIAL_TOKENS = (BEGIN, END)
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
-BEGIN_ID, END_ID = 0, 1
 
 
 class Tokenizer:
-    """Text to token ids and back. Ids 0 and 1 are the begin and end token; text that spells one of them stays text."""
+    """Text to token ids and back. ``begin`` and ``end`` are the names of the boundary tokens; text that spells one of them stays text.
 
-    def __init__(self, inner: "tokenizers.Tokenizer") -> None:
+    Raises ConfigurationError when a boundary token is not among the tokens.
+    """
+
+    def __init__(self, inner: "tokenizers.Tokenizer", begin: str | None = BEGIN, end: str | None = END) -> None:
         inner.encode_special_tokens = True
         self._inner = inner
+        self.begin, self.end = begin, end
+        self.begin_id, self.end_id = (None if name is None else self._id(field, name) for field, name in (("begin_token", begin), ("end_token", end)))
+
+    @property
+    def boundary_ids(self) -> tuple[int, ...]:
+        """Ids of the boundary tokens that are known."""
+        return tuple(token for token in (self.begin_id, self.end_id) if token is not None)
 
     @property
     def vocabulary(self) -> int:
         """Number of different ids; a small corpus may have fewer merges than were asked for."""
         return int(self._inner.get_vocab_size())
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` without boundary tokens."""
-        ids: list[int] = self._inner.encode(text).ids
+    def encode(self, text: str, *, begin: bool = False) -> list[int]:
+        """Ids of ``text``; with ``begin`` behind a begin token, which the tokenizer must have, else without boundary tokens."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        if begin:
+            assert self.begin_id is not None
+            return [self.begin_id, *ids]
         return ids
 
     def encode_documents(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of many texts at once, on all cores."""
-        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in self._inner.encode_batch_fast(texts)]
+        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; boundary tokens are spelt out, bytes that are no UTF-8 become U+FFFD, ids never trained vanish."""
@@ -46,21 +58,28 @@ class Tokenizer:
         """The whole tokenizer in the format of the ``tokenizers`` library."""
         return str(self._inner.to_str())
 
+    def _id(self, field: str, name: str) -> int:
+        token: int | None = self._inner.token_to_id(name)
+        if token is None:
+            raise ConfigurationError(f"data.{field}: the tokenizer has no token {name!r}")
+        return token
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer. Raises ConfigurationError when the file is absent or damaged."""
+
+def load_tokenizer(path: Path, spec: DataSpec) -> Tokenizer:
+    """Read a tokenizer of the data ``spec``. Raises ConfigurationError when the file is absent or damaged."""
     import tokenizers
 
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(f"tokenizer: file {str(path)!r} does not exist") from None
     except Exception as error:  # the library raises bare Exception for text that it cannot read
         raise ConfigurationError(f"tokenizer: {path} is not readable: {error}") from None
+    return Tokenizer(inner, *spec.boundaries)
 
 
-def train_tokenizer(kind: Literal["byte-bpe", "bytes"], texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Make a tokenizer of at most ``vocabulary`` ids from ``texts`` (which plain bytes do not look at).
+def train_tokenizer(kind: str, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Make a tokenizer, ``byte-bpe`` or ``bytes``, of at most ``vocabulary`` ids from ``texts`` (which plain bytes do not look at).
 
     Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2): merges of bytes within words, so that no text is unknown.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configuration.errors import ConfigurationError
-from trainer.data.tokenizer import BEGIN_ID, Tokenizer
+from trainer.data.tokenizer import Tokenizer
 from trainer.generation.sampling import DEFAULT_SAMPLING, Sampling
 from trainer.generation.tokens import next_tokens
 
@@ -44,10 +44,12 @@ def generate(
     piece as it comes, in whole characters. Raises ConfigurationError when the prompt is empty.
     """
     check_prompt(prompt)
-    ids = [BEGIN_ID] * begin_token + tokenizer.encode(prompt)
+    ids = tokenizer.encode(prompt, begin=begin_token)
     written: list[int] = []
     waiting: list[int] = []
-    for token in next_tokens(model, ids, tokens=tokens, sampling=sampling, vocabulary=tokenizer.vocabulary, use_cache=use_cache):
+    # A document ends with an end token, or where the next one begins.
+    stop = tokenizer.boundary_ids
+    for token in next_tokens(model, ids, tokens=tokens, sampling=sampling, vocabulary=tokenizer.vocabulary, stop=stop, use_cache=use_cache):
         written.append(token)
         waiting.append(token)
         if on_text is not None and not (piece := tokenizer.decode(waiting)).endswith(UNFINISHED):

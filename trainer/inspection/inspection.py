@@ -10,7 +10,6 @@ from configuration.errors import ConfigurationError
 from configuration.files import write_atomically
 from trainer.checkpoints import Checkpoint
 from trainer.data import Batches, TokenData, prepare
-from trainer.data.tokenizer import BEGIN_ID
 from trainer.inference import open_model
 from trainer.inspection.attention import AttentionMaps, attention_maps
 from trainer.inspection.expert_load import LayerLoad, expert_load
@@ -60,7 +59,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, text: str | None, limit_tokens: i
     ``limit_tokens`` bounds the validation tokens, rounded up to a window. Raises ConfigurationError in one line.
     """
     experiment = checkpoint.experiment
-    ids = None if text is None else _ids(text, checkpoint.tokenizer(), begin_token=experiment.data.begin_token)
+    ids = None if text is None else _ids(text, checkpoint.tokenizer(), begin_token=bool(experiment.data.begin_token))
     model = open_model(checkpoint)
     data = _same_data(checkpoint, log)
     batches = Batches(data.validation, experiment.plan.sequence, name="validation")
@@ -83,7 +82,7 @@ def _ids(text: str, tokenizer: "Tokenizer", *, begin_token: bool) -> Sequence[in
         text.encode()
     except UnicodeEncodeError:
         raise ConfigurationError("--text: is no valid UTF-8 text") from None
-    return [BEGIN_ID] * begin_token + tokenizer.encode(text)
+    return tokenizer.encode(text, begin=begin_token)
 
 
 def _same_data(checkpoint: Checkpoint, log: Callable[[str], None]) -> TokenData:

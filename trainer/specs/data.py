@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from configuration.files import PresetFolder
 from configuration.spec import Spec
@@ -40,18 +40,44 @@ class TextFiles(Spec):
 Source = Annotated[KingJames | PythonSource | TextFiles, Field(discriminator="kind")]
 
 
+BEGIN, END = "<|begin|>", "<|end|>"
+"""Boundary tokens of the tokenizers that are made here."""
+
+MADE_HERE = ("byte-bpe", "bytes")
+
+
 class DataSpec(Spec):
-    """Where the tokens come from. The tokenizer learns as many tokens as ``model.vocabulary`` says."""
+    """Where the tokens come from. A tokenizer that is trained here learns as many tokens as ``model.vocabulary`` says."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    tokenizer: Literal["byte-bpe", "bytes"] = "byte-bpe"
-    """Byte-pair encoding trained on the training documents, or plain bytes."""
-    begin_token: bool = False
-    """Put a begin token before every document."""
-    end_token: bool = True
-    """Put an end-of-sequence token after every document."""
+    tokenizer: str = "byte-bpe"
+    """``byte-bpe``: byte-pair encoding trained on the training documents; ``bytes``: plain bytes; or a ``tokenizer.json``."""
+    begin_token: bool | str = False
+    """Put a begin token before every document; of a tokenizer file, the name of that token."""
+    end_token: bool | str = True
+    """Put an end token after every document; of a tokenizer file, the name of that token."""
     validation_fraction: float = Field(default=0.05, gt=0, le=0.5)
     """The last documents of every source, at least this share of its bytes, are held out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSpec":
+        made_here = self.tokenizer in MADE_HERE
+        if not made_here and not self.tokenizer.endswith(".json"):
+            raise ValueError(f"tokenizer ({self.tokenizer!r}): legal are {', '.join(MADE_HERE)} and the path of a tokenizer.json")
+        for field, own in (("begin_token", BEGIN), ("end_token", END)):
+            value = getattr(self, field)
+            if value is True and not made_here:
+                raise ValueError(f"{field}: {self.tokenizer} does not say which of its tokens that is: give its name (legal: false or a name)")
+            if isinstance(value, str) and made_here:
+                raise ValueError(f"{field} ({value!r}): the tokenizer {self.tokenizer} has {own!r} (legal: true, false)")
+        return self
+
+    @property
+    def boundaries(self) -> tuple[str | None, str | None]:
+        """Names of the begin and the end token, used or not; None where a tokenizer file does not say."""
+        if self.tokenizer in MADE_HERE:
+            return BEGIN, END
+        return self.begin_token or None, self.end_token or None  # type: ignore[return-value]  # True is refused for files
 
 
 DATA = PresetFolder("data", DataSpec, Path(__file__).parents[1] / "presets" / "data")

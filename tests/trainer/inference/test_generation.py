@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from configuration.errors import ConfigurationError
 from simulator.specs import ModelSpec, Plan
-from trainer.data.tokenizer import BEGIN_ID, END_ID, train_tokenizer
+from trainer.data.tokenizer import train_tokenizer
 from trainer.generation import Sampling, generate, next_tokens, repeated_ngram_share
 from trainer.generation.sampling import draw, probabilities
 from trainer.model import build_model
 from trainer.model.transformer import MoETransformer
 
+BEGIN_ID, END_ID = 0, 1
 BYTES = train_tokenizer("bytes", [], 258)
 LOGITS = torch.tensor([0.5, 0.05, 0.3, 0.15]).log()
 GREEDY = Sampling(temperature=0)
