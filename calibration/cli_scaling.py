@@ -163,22 +163,31 @@ def _cluster(model: str | None, fabric: str | None, plan: str | None, count: str
     epilog="Example: python -m calibration scaling table --trainer-state out/trainer_state.json --run base --active-parameters 1.1e9 -o runs.csv",
 )
 def table_command(
-    trainer_state: Annotated[Path, typer.Option(help="trainer_state.json of Hugging Face's Trainer.")],
     run: Annotated[str, typer.Option(help="Name of the run; a row of this name is replaced.")],
     active_parameters: Annotated[float, typer.Option(help="Parameters that one token passes through.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run table (CSV) that gets the row; made when absent.")],
+    trainer_state: Annotated[Path | None, typer.Option(help="trainer_state.json of Hugging Face's Trainer.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="TensorBoard event file, or the folder of one run.")] = None,
+    loss_tag: Annotated[str, typer.Option(help="Scalar of the validation loss in nats per token (TensorBoard).")] = "eval/loss",
+    tokens_tag: Annotated[str | None, typer.Option(help="Scalar that counts tokens (TensorBoard).")] = None,
     total_parameters: Annotated[float | None, typer.Option(help="All parameters; the active ones when left out.")] = None,
     experts: Annotated[int, typer.Option(min=1, help="Experts of a layer.")] = 1,
     top_k: Annotated[int, typer.Option(min=1, help="Experts per token.")] = 1,
-    tokens_per_step: Annotated[float | None, typer.Option(help="Tokens of a step, where the Trainer did not count them.")] = None,
+    tokens_per_step: Annotated[float | None, typer.Option(help="Tokens of a step, where the log does not count them.")] = None,
 ) -> None:
-    """Add a run to a run table from the log of Hugging Face's Trainer."""
-    from calibration.scaling.trainer_state import row_of
+    """Add a run to a run table from the log of Hugging Face's Trainer or from TensorBoard's event files."""
+    from calibration.scaling import tensorboard_log
+    from calibration.scaling import trainer_state as trainer_log
     from configuration.command import stdout
     from simulator.records.run_table import append_row
 
     values = {"run": run, "active_parameters": active_parameters, "total_parameters": total_parameters or active_parameters, "experts": experts, "top_k": top_k}
-    row = row_of(trainer_state, values, tokens_per_step)
+    if trainer_state is not None and tensorboard is None:
+        row = trainer_log.row_of(trainer_state, values, tokens_per_step)
+    elif tensorboard is not None and trainer_state is None:
+        row = tensorboard_log.row_of(tensorboard, values, loss_tag, tokens_per_step, tokens_tag)
+    else:
+        raise ConfigurationError("give one of --trainer-state and --tensorboard")
     append_row(output, row)
     stdout().print(f"{output}: {row.run}, {row.tokens:.4g} tokens, loss {row.validation_loss_nats_per_token:.4f} nats per token")
 
