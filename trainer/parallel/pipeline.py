@@ -99,6 +99,8 @@ class Pipeline:
         self.records = [[] for _ in batches]
         for piece in self.own:
             piece.micro_batch = 0
+        # Tells the model how many tokens a micro-batch has, which only the ends see otherwise.
+        self.model.own_tokens(batches[0][0])
         inputs, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
         arguments = (inputs,) if self.own[0].first else ()
         target = labels if self.own[-1].last else None

@@ -156,11 +156,14 @@ def meshes(plan: Plan, device: str) -> "dict[Share, DeviceMesh | None]":
     expert = {PIPELINE: plan.pp, REPLICA: plan.expert_replicas, SHARD: plan.expert_shard, EXPERT: plan.ep, EXPERT_TENSOR: plan.etp}
     cuts = {Share.WHOLE: whole, Share.SLICED: sliced, Share.EXPERT: expert}
     made: dict[tuple[tuple[str, int], ...], DeviceMesh | None] = {}
-    for sizes in cuts.values():
-        present = tuple((name, size) for name, size in sizes.items() if size > 1)
+    found = {}
+    for share, sizes in cuts.items():
+        # Replicas of a state that is not sharded need the second dimension too: over one alone FSDP would shard.
+        present = tuple((name, size) for name, size in sizes.items() if size > 1 or (name == SHARD and sizes[REPLICA] > 1))
         if present not in made:
             made[present] = _mesh(device, dict(present))
-    return {share: made[tuple((name, size) for name, size in sizes.items() if size > 1)] for share, sizes in cuts.items()}
+        found[share] = made[present]
+    return found
 
 
 def _mesh(device: str, sizes: dict[str, int]) -> "DeviceMesh | None":
