@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# One and two GPUs of one machine on moe-s1: data parallel, expert parallel, fully sharded, over NVLink, shared memory and sockets.
+# usage: run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]
+set -uo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+out="$1" device="${2:-cuda}" model="${3:-moe-s1}" plan="${4:-fast}"
+mkdir -p "$out"
+steps() { # NAME PROCESSES ARGUMENTS...
+    local name="$1" processes="$2"
+    shift 2
+    timeout 80 torchrun --nproc-per-node "$processes" --master-port 29512 "$here/steps.py" "$out/$name.json" --device "$device" --model "$model" --set plan.routing=uniform "$@" \
+        2>"$out/$name.err" && rm "$out/$name.err" || { echo "$name failed"; tail -5 "$out/$name.err"; }
+}
+# What a plan that cuts blocks cannot compile, without compilation; and with fp32 weights, where states are sharded.
+eager=(--plan "$plan" --set plan.implementation.compile=none --set plan.implementation.norm=recompute)
+sharded=("${eager[@]}" --set plan.precision=bf16-mixed)
+steps one-compiled 1 --plan "$plan"
+steps one-eager 1 "${eager[@]}"
+steps one-mixed 1 "${sharded[@]}"
+for transport in nvlink shm socket; do
+    export NCCL_P2P_DISABLE=$([ $transport = nvlink ] && echo 0 || echo 1) NCCL_SHM_DISABLE=$([ $transport = socket ] && echo 1 || echo 0)
+    steps "$transport-data-compiled" 2 --plan "$plan" --set plan.ep=1
+    steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2
+    steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3
+done
