@@ -19,13 +19,11 @@ class Overlap:
 
 def overlap(profile: Any) -> Overlap:
     """Split the CUDA kernels of a ``torch.profiler.profile``: NCCL's and all others, copies included."""
-    from torch.autograd import DeviceType
-
     communication: list[Span] = []
     computation: list[Span] = []
     for event in profile.events():
         # Annotations of the profiler's user span kernels and are none.
-        if event.device_type is DeviceType.CUDA and not event.is_user_annotation:
+        if event.device_type.name == "CUDA" and not event.is_user_annotation:
             spans = communication if event.name.startswith("nccl") else computation
             spans.append((event.time_range.start / 1e6, event.time_range.end / 1e6))
     return overlap_of(communication, computation)
