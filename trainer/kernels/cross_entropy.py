@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from simulator.components import Component
-from trainer.kernels.chunked_cross_entropy import chunked_linear_cross_entropy
-from trainer.kernels.precision import at_least_fp32
+from trainer.kernels.chunked_cross_entropy import IGNORED, chunked_linear_cross_entropy
+from trainer.kernels.precision import at_least_fp32, wide
 from trainer.measure.scope import scope
 
 
@@ -23,15 +23,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         logits_TV = x_TD @ weight_VD.t()
         with_gradient = any(ctx.needs_input_grad)
         with scope(Component.CROSS_ENTROPY):
+            share = (labels_T != IGNORED).sum().clamp_(min=1).to(wide(x_TD.dtype)).reciprocal_()
             if logits_TV.is_cuda:
                 from trainer.kernels.triton.cross_entropy import cross_entropy_
 
-                loss_T = cross_entropy_(logits_TV, labels_T, with_gradient=with_gradient)
+                loss_T = cross_entropy_(logits_TV, labels_T, share, with_gradient=with_gradient)
             else:
-                loss_T, logits_TV = _plain(logits_TV, labels_T)
+                loss_T, logits_TV = _plain(logits_TV, labels_T, share)
             if with_gradient:
                 ctx.save_for_backward(x_TD, weight_VD, logits_TV)
-            return loss_T.mean()
+            return loss_T.sum().mul_(share)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -42,18 +43,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (grad_TV @ weight_VD).mul_(scale), grad_weight_VD, None
 
 
-def _plain(logits_TV: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
+def _plain(logits_TV: Tensor, labels_T: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """The same in tensor operations."""
-    place_T1 = labels_T[:, None]
+    counted_T = labels_T != IGNORED
+    place_T1 = labels_T.clamp(min=0)[:, None]
     wide_TV = at_least_fp32(logits_TV)
     log_sum_T1 = wide_TV.logsumexp(-1, keepdim=True)
-    loss_T = (log_sum_T1 - wide_TV.gather(1, place_T1)).squeeze(1)
-    wide_TV = wide_TV.sub_(log_sum_T1).exp_().scatter_add_(1, place_T1, torch.full_like(log_sum_T1, -1.0)).div_(labels_T.numel())
-    return loss_T, wide_TV.to(logits_TV.dtype)
+    loss_T = (log_sum_T1 - wide_TV.gather(1, place_T1)).squeeze(1).mul_(counted_T)
+    wide_TV = wide_TV.sub_(log_sum_T1).exp_().scatter_add_(1, place_T1, torch.full_like(log_sum_T1, -1.0))
+    return loss_T, wide_TV.mul_((counted_T * share)[:, None]).to(logits_TV.dtype)
 
 
 def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:
-    """Mean of -log softmax(x W^T)[label], fp32."""
+    """Mean of -log softmax(x W^T)[label] over labels that are not ``IGNORED``, fp32."""
     return _LinearCrossEntropy.apply(x_TD, weight_VD.to(x_TD.dtype), labels_T)  # type: ignore[no-untyped-call, no-any-return]
 
 

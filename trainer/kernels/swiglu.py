@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Swiglu = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+PackedSwiglu = Callable[[Tensor, Tensor], Tensor]
 
 
 def eager(gate_RF: Tensor, up_RF: Tensor, weight_R1: Tensor | None) -> Tensor:
@@ -50,4 +51,44 @@ def recompute(gate_RF: Tensor, up_RF: Tensor, weight_R1: Tensor | None) -> Tenso
     return _Recompute.apply(gate_RF, up_RF, weight_R1)  # type: ignore[no-untyped-call, no-any-return]
 
 
-SWIGLUS: dict[str, Swiglu] = {"eager": eager, "recompute": recompute}
+class _Triton(torch.autograd.Function):
+    """As ``_Recompute``, in one pass each way."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_RF: Tensor, up_RF: Tensor, weight_R1: Tensor | None) -> Tensor:
+        from trainer.kernels.triton.swiglu import forward
+
+        ctx.save_for_backward(gate_RF, up_RF, weight_R1)
+        return forward(gate_RF, up_RF, weight_R1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        from trainer.kernels.triton.swiglu import backward
+
+        return backward(*ctx.saved_tensors, gradients[0])
+
+
+def triton(gate_RF: Tensor, up_RF: Tensor, weight_R1: Tensor | None) -> Tensor:
+    """Keep the inputs only; Triton, on CUDA."""
+    return _Triton.apply(gate_RF, up_RF, weight_R1)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def packed_triton(both_RG: Tensor, weight_R1: Tensor) -> Tensor:
+    """Of gate and up side by side, (R, 2F); their gradient is written side by side as well."""
+    from trainer.kernels.triton.swiglu import packed_swiglu
+
+    hidden_RF: Tensor = packed_swiglu(both_RG, weight_R1)
+    return hidden_RF
+
+
+def _of_halves(kernel: Swiglu) -> PackedSwiglu:
+    def of_packed(both_RG: Tensor, weight_R1: Tensor) -> Tensor:
+        gate_RF, up_RF = both_RG.chunk(2, -1)
+        return kernel(gate_RF, up_RF, weight_R1)
+
+    return of_packed
+
+
+SWIGLUS: dict[str, Swiglu] = {"eager": eager, "recompute": recompute, "triton": triton}
+PACKED_SWIGLUS: dict[str, PackedSwiglu] = {"eager": _of_halves(eager), "recompute": _of_halves(recompute), "triton": packed_triton}
+"""The same for gate and up side by side."""
