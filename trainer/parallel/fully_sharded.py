@@ -29,9 +29,10 @@ def shard_fully(model: "MoETransformer", world: World) -> None:
     sharder = _Sharder(world, names)
     for block in model.blocks:
         if isinstance(block, Block):
-            projections = [module for module in block.modules() if isinstance(module, Linear)]
+            # Shared experts are whole on every rank, the projections may be sliced; sharding changes the parameters that are looked up.
+            projections = {module: division(names[module.weight]).share for module in block.modules() if isinstance(module, Linear)}
             for share in (Share.WHOLE, Share.SLICED):
-                sharder.shard([module for module in projections if division(names[module.weight]).share is share], share)
+                sharder.shard([module for module, kind in projections.items() if kind is share], share)
             sharder.shard([module for module in block.modules() if isinstance(module, Experts)], Share.EXPERT)
             sharder.shard([block], Share.WHOLE, master=True)
     sharder.shard([model.final_norm], Share.WHOLE, master=True)
