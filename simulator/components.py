@@ -27,6 +27,7 @@ class Component(StrEnum):
     HEAD = "head"
     CROSS_ENTROPY = "cross_entropy"
     TOTAL_LOSS = "total_loss"
+    PARAMETER_GATHER = "parameter_gather"
     GRADIENT_SYNC = "gradient_sync"
     GRADIENT_CLIPPING = "gradient_clipping"
     OPTIMIZER = "optimizer"

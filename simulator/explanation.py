@@ -1,5 +1,6 @@
 """Where a number of a prediction comes from: formula with symbolic shapes, the numbers put in, and the source of each constant."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from configuration.errors import ConfigurationError, unknown
@@ -8,6 +9,7 @@ from simulator.program.build import Program, Stretch, build_program
 from simulator.program.graph import ITEM_BYTES, Value
 from simulator.program.operations import Operation
 from simulator.program.sizes import ONE, SYMBOLS
+from simulator.program.tape import ONLY
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
 from simulator.specs.device import Constant
@@ -80,7 +82,7 @@ def _memory(program: Program, report: StepReport, line: str, name: str, componen
         "optimizer": ["AdamW (arXiv 1711.05101): two moments of every parameter, and one fp32 step counter (4 bytes) a tensor."],
         "gradients": ["A gradient is as large as its parameter, in the parameter's type."],
     }.get(name, [])
-    if name == "activations" and program.accumulation > 1:
+    if name == "activations" and len(program.turns) > 1:
         rest = report.memory.activations_bytes - total
         if component is None and rest:
             remarks.append(f"{rest:.0f} bytes more are logged values of earlier micro-batches.")
@@ -103,7 +105,7 @@ def _storage(value: Value, stretch: Stretch, name: str) -> Term:
 def _kept(stretch: Stretch) -> Iterator[Value]:
     """Storages that outlive the forward pass; a block's auxiliary losses end when the head has added them up."""
     alive: dict[Value, None] = {}
-    for operation in stretch.segment.forward:
+    for operation in stretch.segment.passes[ONLY].forward:
         for value in operation.allocates:
             if value.role is Role.ACTIVATION:
                 alive[value] = None
@@ -124,15 +126,10 @@ def _peak(report: StepReport, line: str) -> Explanation:
 
 
 def _runs(program: Program, phase: Phase) -> Iterator[tuple[tuple[Operation, ...], int, dict[str, float]]]:
-    repeats = program.accumulation
-    for stretch in program.stretches:
-        segment = stretch.segment
-        if phase is Phase.FORWARD:
-            yield segment.forward, stretch.count * repeats, stretch.bindings
-        elif phase is Phase.BACKWARD:
-            yield segment.backward, stretch.count, stretch.bindings
-            if repeats > 1:
-                yield segment.backward_again, stretch.count * (repeats - 1), stretch.bindings
+    for turn, repeats in Counter(program.turns).items():
+        for stretch in program.stretches if phase is not Phase.OPTIMIZER else ():
+            run = stretch.segment.passes[turn]
+            yield run.forward if phase is Phase.FORWARD else run.backward, stretch.count * repeats, stretch.bindings
     if phase is Phase.OPTIMIZER:
         for optimizer in program.optimizer:
             yield optimizer.operations, optimizer.count, optimizer.bindings

@@ -91,7 +91,8 @@ class Run:
 
     def roles(self, index: int) -> Floats:
         """Bytes by role right after an operation allocated."""
-        return self.live_by_role[index].copy()
+        row: Floats = self.live_by_role[index].copy()
+        return row
 
     def repeated(self, count: int) -> tuple[float, bool]:
         """Highest point of ``count`` runs in a row above the first one's beginning, and whether it lies in the last of them."""

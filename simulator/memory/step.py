@@ -116,16 +116,16 @@ def _component_starts(operations: tuple[Operation, ...]) -> tuple[int, ...]:
 
 
 def _walk(program: Program, walk: _Walk, filling: list[Filling] | None) -> None:
-    for micro_batch in range(program.accumulation):
+    for turn in program.turns:
         for stretch in program.stretches:
-            walk.go(run(stretch.segment.forward, stretch.bindings), stretch.count)
+            walk.go(run(stretch.segment.passes[turn].forward, stretch.bindings), stretch.count)
         for index, stretch in reversed(list(enumerate(program.stretches))):
-            backward = run(stretch.segment.backward_again if micro_batch else stretch.segment.backward, stretch.bindings)
-            if filling is None or micro_batch:
+            backward = run(stretch.segment.passes[turn].backward, stretch.bindings)
+            if filling is None or not turn.first:
                 walk.go(backward, stretch.count)
             else:
                 walk.fill(backward, [operation for operation, _ in stretch.segment.arrivals], filling[index].begun)
-        if not micro_batch:
+        if turn.first:
             walk.take(sum(value.bytes.at(stretch.bindings) for stretch in program.stretches for value in stretch.segment.early_gradients))
     for optimizer in program.optimizer:
         walk.go(run(optimizer.operations, optimizer.bindings), optimizer.count)
@@ -165,12 +165,12 @@ def _activations(program: Program) -> dict[Component, float]:
     """Bytes that the forward pass leaves alive, by the component that made them; logged values of earlier micro-batches with them."""
     bytes_of: dict[Component, float] = defaultdict(float)
     for stretch in program.stretches:
-        for operation in stretch.segment.forward:
+        for operation in stretch.segment.passes[program.turns[0]].forward:
             for sign, values in ((1, operation.allocates), (-1, operation.frees)):
                 for value in values:
                     if value.role is Role.ACTIVATION:
                         bytes_of[value.component] += sign * stretch.count * value.bytes.at(stretch.bindings)
     for stretch in program.stretches:
         for value in stretch.segment.kept:
-            bytes_of[value.component] += (program.accumulation - 1) * stretch.count * value.bytes.at(stretch.bindings)
+            bytes_of[value.component] += (len(program.turns) - 1) * stretch.count * value.bytes.at(stretch.bindings)
     return bytes_of

@@ -4,9 +4,11 @@ A segment depends on the structure alone (kinds of layers, implementations, prec
 for any numbers; equal blocks are one segment and a count.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
+from typing import NamedTuple
 
 from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Value
@@ -14,6 +16,7 @@ from simulator.program.layers.attention import attention
 from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
+from simulator.program.lowerings.fsdp import sharding_lowerings
 from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
@@ -30,36 +33,45 @@ from simulator.program.optimizer import (
 )
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
+from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
-from simulator.program.tape import Backward, Forward
+from simulator.program.tape import ONLY, Backward, Forward, Turn
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.chunks import chunk_rows
 from simulator.specs.model import BlockGroup
 
+AGAIN = Turn(first=False, last=True)
+TURNS = tuple(Turn(first, last) for first in (True, False) for last in (True, False))
+
+
+class Pass(NamedTuple):
+    """Operations of one micro-batch on a stretch."""
+
+    forward: tuple[Operation, ...]
+    backward: tuple[Operation, ...]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segment:
-    """Operations of one stretch of the model.
-
-    ``backward_again``: with gradients of an earlier micro-batch already there. ``kept``: values that live to the end of the step.
-    """
+    """Operations of one stretch of the model. ``kept``: values that live to the end of the step."""
 
     name: str
     parameters: tuple[Value, ...]
     """In the order in which the model lists them."""
-    forward: tuple[Operation, ...]
-    backward: tuple[Operation, ...]
-    backward_again: tuple[Operation, ...]
+    passes: dict[Turn, Pass]
+    """What runs in a micro-batch; without sharding only the first differs."""
     kept: tuple[Value, ...]
     biases: tuple[Value, ...]
     """Selection biases of the router, which the optimizer phase moves."""
     early_gradients: tuple[Value, ...]
     """Gradients of parameters that the forward pass made: activations until the first micro-batch is done."""
     arrivals: tuple[tuple[int, Value], ...]
-    """Operations of ``backward`` that put the gradient of a parameter into a bucket."""
+    """Operations of the first backward pass that put the gradient of a parameter into a bucket."""
+    units: tuple[Unit, ...] = ()
+    """Units of sharded parameters in the order in which they are gathered."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +94,12 @@ class OptimizerStretch:
 
 @dataclass(frozen=True)
 class Program:
-    """One optimizer step of one rank: every stretch forward, then all backward in reverse, ``accumulation`` times; then the optimizer."""
+    """One optimizer step of one rank: every stretch forward, then all backward in reverse, for every micro-batch; then the optimizer."""
 
     stretches: tuple[Stretch, ...]
     optimizer: tuple[OptimizerStretch, ...]
-    accumulation: int
+    turns: tuple[Turn, ...]
+    """The micro-batches."""
     buffer_elements: int
     """Elements of the rotary tables, cosines and sines together, and of the selection biases; fp32."""
 
@@ -101,6 +114,7 @@ class _Structure:
     expert_slices: bool
     bucketed: frozenset[Share]
     """Parameters whose gradients go into buckets that ranks sum."""
+    sharding: Sharding | None
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
@@ -112,7 +126,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), names, model.tied_embeddings,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan), names, model.tied_embeddings,
         plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
@@ -123,15 +137,28 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) 
     common |= {"R": rows, "X": ceil(plan.tokens_per_micro_batch / rows)}
     start, finish = _ends(structure)
     blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
-    stretches = (Stretch(start, 1, common), *blocks, Stretch(finish, 1, common))
+    stretches = _neighbouring((Stretch(start, 1, common), *blocks, Stretch(finish, 1, common)), plan)
     widths = {group.mixer.head_width for group in model.blocks}
     biases = sum(stretch.count * value.elements.at(stretch.bindings) for stretch in stretches for value in stretch.segment.biases)
     return Program(
         stretches,
         _optimizer(stretches, plan),
-        plan.accumulation,
+        tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
         model.maximum_positions * sum(widths) + int(biases),
     )
+
+
+def _neighbouring(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[Stretch, ...]:
+    """Where parameters are sharded, stretches know what their neighbours hand on: the first and the last run of one may have others than the rest."""
+    if not plan.zero_stage:
+        return stretches
+    known = [replace(stretch, bindings=stretch.bindings | shard_numbers(plan)) for stretch in stretches]
+    root, norm = stretches[0].segment.units
+    blocks = known[1:-1]
+    runs = carried(
+        [list(stretch.segment.units) for stretch in blocks], [stretch.count for stretch in blocks], [stretch.bindings for stretch in known], root, norm
+    )
+    return tuple(Stretch(stretch.segment, count, stretch.bindings | numbers) for stretch, own in zip(known, runs, strict=True) for count, numbers in own)
 
 
 def _bucketed(plan: Plan) -> frozenset[Share]:
@@ -183,7 +210,9 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
     else:
         residual = dense(graph, residual)
     graph.outputs = [residual, *losses]
-    return _segment(graph, structure, {})
+    units = shard_block(graph, structure.sharding) if structure.sharding else []
+    graph.resolve(structure.precision)
+    return _segment(graph, structure, units)
 
 
 @lru_cache(maxsize=64)
@@ -197,53 +226,73 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
     last.outputs = [total]
     if structure.implementation.cross_entropy in LINEAR_CROSS_ENTROPIES:
         fuse_cross_entropy(last)
-    finish = _segment(last, structure, {table: 2} if structure.tied else {})
-    start = _segment(first, structure, {table: 1}, _tied_gradient(table, structure) if structure.tied else None)
-    _frame(start, finish, structure)
+    units = shard_ends(first, last, structure.sharding) if structure.sharding else ()
+    for graph in (first, last):
+        graph.resolve(structure.precision)
+    finish = _segment(last, structure, units)
+    start = _segment(first, structure, units, _left_by_head(last, units, structure))
+    _frame(start, structure)
     return start, finish
 
 
-def _tied_gradient(table: Value, structure: _Structure) -> tuple[Value, Value]:
-    """The embedding's table and the gradient that the head left for it."""
+def _left_by_head(last: Graph, units: Sequence[Unit], structure: _Structure) -> dict[Value, Value]:
+    """Gradients of parameters that the head made and the embedding's backward ends: of the tied table, and of all that are sharded with it."""
+    table = next((value for node in last.nodes for value in node.inputs if value.name == "embedding"), None)
+    left = [table] if table is not None else []
+    left += [whole for unit in units for whole in unit.whole if unit.end and whole.name == "head"]
     role = Role.ACTIVATION if structure.implementation.cross_entropy == "chunked" else Role.TEMPORARY
-    return table, Value(f"{table.name}.grad", table.shape, table.item, role, Component.HEAD)
+    return {value: Value(f"{value.name}.grad", value.shape, value.item, role, Component.HEAD) for value in left}
 
 
-def _frame(start: Segment, finish: Segment, structure: _Structure) -> None:
+def _frame(start: Segment, structure: _Structure) -> None:
     """Inputs begin with the first operation of the forward pass and end with the last of backward, as do the gradients of the
     layers' auxiliary losses, and the total loss and its gradient, which the caller holds until then."""
     inputs = [Value(name, (T,), ItemKind.INT64, Role.INPUT, Component.INPUTS) for name in ("inputs", "labels")]
-    start.forward[0].allocates.extend(inputs)
+    for forward in {id(run.forward): run.forward for run in start.passes.values()}.values():
+        forward[0].allocates.extend(inputs)
     losses = [Value(name, (N,), ItemKind.FP32, Role.TEMPORARY, Component.TOTAL_LOSS) for name in structure.auxiliary_losses]
     scalars = [Value(name, (ONE,), ItemKind.FP32, role, Component.TOTAL_LOSS) for name, role in (("total", Role.ACTIVATION), ("ones", Role.TEMPORARY))]
-    for operations in (start.backward, start.backward_again):
-        operations[-1].frees.extend([*inputs, *losses, *scalars])
+    for backward in {id(run.backward): run.backward for run in start.passes.values()}.values():
+        backward[-1].frees.extend([*inputs, *losses, *scalars])
 
 
-def _segment(graph: Graph, structure: _Structure, uses: dict[Value, int], early: tuple[Value, Value] | None = None) -> Segment:
-    graph.resolve(structure.precision)
+def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value] | None = None) -> Segment:
+    """``early``: gradients of parameters that a later stretch left."""
+    made = {turn: _passes(graph, structure, units, early or {}, turn) for turn in (TURNS if structure.sharding else (ONLY, AGAIN))}
+    first = made[ONLY]
+    return Segment(
+        graph.name,
+        tuple(_in_module_order(graph.parameters) if graph.name == "block" else graph.parameters),
+        {turn: Pass(*made[turn if structure.sharding else Turn(turn.first, last=True)][:2]) for turn in TURNS},
+        tuple(graph.kept),
+        tuple(value for value in graph.inputs if value.name == "selection_bias"),
+        tuple(first.tape.early_gradients),
+        tuple(first.tape.arrivals),
+        tuple(units),
+    )
+
+
+class _Passes(NamedTuple):
+    forward: tuple[Operation, ...]
+    backward: tuple[Operation, ...]
+    tape: Backward
+
+
+def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn) -> _Passes:
     table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
-    forward = Forward()
+    if structure.sharding is not None:
+        table |= sharding_lowerings(structure.sharding)
+    forward = Forward(turn)
     for node in graph.nodes:
         forward.lower(node, table)
     recomputed = recompute(graph, forward, structure.recomputation, table)
     forward.finish(graph, recomputed.saved)
     bucketed = frozenset(parameter for parameter in graph.parameters if share_of(parameter.component) in structure.bucketed)
-    backward = _backward(graph, forward, recomputed, uses, early, Backward(bucketed=bucketed))
-    return Segment(
-        graph.name,
-        tuple(_in_module_order(graph.parameters) if graph.name == "block" else graph.parameters),
-        tuple(forward.operations),
-        tuple(backward.operations),
-        tuple(_backward(graph, forward, recomputed, uses, early, Backward(bucketed=bucketed, accumulating=True)).operations),
-        tuple(graph.kept),
-        tuple(value for value in graph.inputs if value.name == "selection_bias"),
-        tuple(backward.early_gradients),
-        tuple(backward.arrivals),
-    )
+    back = _backward(graph, forward, recomputed, units, early, Backward(turn, bucketed))
+    return _Passes(tuple(forward.operations), tuple(back.operations), back)
 
 
-def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, uses: dict[Value, int], early: tuple[Value, Value] | None, back: Backward) -> Backward:
+def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, units: Sequence[Unit], early: dict[Value, Value], back: Backward) -> Backward:
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
         if graph.name == "head":
@@ -256,11 +305,14 @@ def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, uses: dict
         else:
             back.references[gradient] = 1
         back.gradients[output] = gradient
-    if early is not None:
-        parameter, gradient = early
+    for parameter, gradient in early.items():
         back.references[gradient] = 1
-        back.gradients[parameter] = gradient
-    back.run(forward.autograd, {parameter: uses.get(parameter, 1) for parameter in graph.parameters} | uses, recomputed.spans)
+        (back.taken if parameter.name == "head" else back.gradients)[parameter] = gradient
+    uses = dict.fromkeys((*graph.parameters, *(whole for unit in units for whole in unit.whole)), 1)
+    if graph.name == "head":
+        # The tied table's gradient waits for the embedding's.
+        uses |= {value: 2 for node in graph.nodes for value in node.inputs if value.name == "embedding"}
+    back.run(forward.autograd, uses, recomputed.spans)
     return back
 
 

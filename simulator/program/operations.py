@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from simulator.components import Component, Kind, Phase
 from simulator.program.graph import Value
-from simulator.program.sizes import ONE, Size
+from simulator.program.sizes import ONE, Size, Total
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,14 @@ class Gemm:
     columns: Size
     inner: Size
     groups: Size = ONE
+
+
+class Stream(StrEnum):
+    """What runs beside what: kernels, all-gathers of parameters, and reduce-scatters of gradients."""
+
+    COMPUTE = "compute"
+    GATHER = "gather"
+    REDUCE = "reduce"
 
 
 class Toward(StrEnum):
@@ -32,7 +40,7 @@ class Exchange:
 
     collective: str
     group: str
-    bytes: Size
+    bytes: Size | Total
     toward: Toward = Toward.ALL
 
 
@@ -57,5 +65,8 @@ class Operation:
     exchange: Exchange | None = None
     launches: Size = ONE
     traffic: tuple[Value, ...] = ()
+    stream: Stream = Stream.COMPUTE
+    after: Stream | None = None
+    """A stream whose work so far it waits for."""
     holds: tuple[Value, ...] = ()
     again: bool = False

@@ -86,6 +86,20 @@ class Size:
         return "·".join([*words, *map(str, self.symbols)])
 
 
+@dataclass(frozen=True)
+class Total:
+    """The sum of sizes."""
+
+    sizes: tuple[Size, ...]
+
+    def at(self, bindings: Bindings) -> float:
+        """The number for given symbols."""
+        return sum(size.at(bindings) for size in self.sizes)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.sizes))
+
+
 ONE = Size()
 ZERO = Size(0)
 

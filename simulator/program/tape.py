@@ -5,20 +5,32 @@ node's saved storages and incoming gradients end with it; a value with n readers
 a parameter's first gradient is taken over as it is, later ones are added in place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from simulator.components import Component, Kind, Phase, Role
 from simulator.program.graph import Graph, ItemKind, Node, Shape, Value
-from simulator.program.operations import Exchange, Gemm, Operation
+from simulator.program.operations import Exchange, Gemm, Operation, Stream
 from simulator.program.sizes import ONE, Size
 
-PERSISTENT = (Role.PARAMETER, Role.BUFFER, Role.OPTIMIZER_STATE, Role.INPUT)
-"""Roles of storages that no operation of forward and backward makes or ends."""
+PERSISTENT = (Role.PARAMETER, Role.BUFFER, Role.OPTIMIZER_STATE, Role.INPUT, Role.COMMUNICATION)
+"""Roles of storages that autograd's rules neither begin nor end."""
 
 Gradients = Sequence["Value | None"]
 Rule = Callable[["Backward", list[Value]], Gradients]
 """Emits the backward operations of one node: gets the gradients of its outputs, returns those of its inputs in order."""
+
+
+class Turn(NamedTuple):
+    """Which micro-batch of a step: whether the first, whether the last."""
+
+    first: bool
+    last: bool
+
+
+ONLY = Turn(first=True, last=True)
 
 
 class Tape:
@@ -33,6 +45,13 @@ class Tape:
         """A storage of the running component, allocated by the operation that first writes it."""
         return Value(name, shape, item, role, self.component)
 
+    @contextmanager
+    def within(self, component: Component) -> Iterator[None]:
+        """Context: operations inside belong to ``component``."""
+        outer, self.component = self.component, component
+        yield
+        self.component = outer
+
     def emit(
         self,
         name: str,
@@ -45,6 +64,8 @@ class Tape:
         exchange: Exchange | None = None,
         launches: Size = ONE,
         traffic: Sequence[Value] | None = None,
+        stream: Stream = Stream.COMPUTE,
+        after: Stream | None = None,
     ) -> Operation:
         """Append one operation; FLOPs of matrix products follow from their dimensions, ``traffic`` from what is read and written."""
         if gemm is not None:
@@ -52,6 +73,7 @@ class Tape:
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
             flops=flops, gemm=gemm, exchange=exchange, launches=launches, traffic=tuple((*reads, *writes) if traffic is None else traffic),
+            stream=stream, after=after,
         )  # fmt: skip
         self.operations.append(operation)
         return operation
@@ -84,8 +106,9 @@ class Recomputation:
 class Forward(Tape):
     """The forward tape of one graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn = ONLY) -> None:
         super().__init__(Phase.FORWARD)
+        self.turn = turn
         self.autograd: list[AutogradNode] = []
         self.starts: list[int] = []
         """Of each node of the graph, how many autograd nodes were there before it."""
@@ -98,12 +121,22 @@ class Forward(Tape):
         before = not custom and not {value.storage for value in saves} & {value.storage for value in outputs}
         self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule, len(self.operations) - before))
 
+    def hook(self, act: "Callable[[Backward], None]") -> None:
+        """Let backward ``act`` when it comes to this place."""
+
+        def rule(back: "Backward", gradients: list[Value]) -> Gradients:
+            act(back)
+            return ()
+
+        self.autograd.append(AutogradNode(self.component, (), (), (), rule, len(self.operations)))
+
     def lower(self, node: Node, table: "dict[str, Lowering]") -> None:
         """Write the operations of ``node``."""
         self.component = node.component
         self.starts.append(len(self.autograd))
         table[node.operation](self, node)
-        self.operations[-1].holds += node.holds
+        if node.holds:
+            self.operations[-1].holds += node.holds
 
     def finish(self, graph: Graph, saved: frozenset[Value]) -> None:
         """Give every storage its beginning and its end; ``saved``: what backward keeps."""
@@ -128,15 +161,16 @@ class Forward(Tape):
 
 @dataclass
 class Backward(Tape):
-    """The backward tape of one graph. ``accumulating``: gradients of an earlier micro-batch are there already.
+    """The backward tape of one graph. But for the first ``turn`` gradients of an earlier micro-batch are there already.
 
     ``bucketed``: parameters whose gradients go into buckets, where others accumulate too; ``arrivals``: the operations that put them there.
-    ``early_gradients``: those that the forward pass made.
+    ``early_gradients``: those that the forward pass made. ``taken``: gradients of gathered parameters, for the reduce-scatter.
     """
 
-    accumulating: bool = False
+    turn: Turn = ONLY
     bucketed: frozenset[Value] = frozenset()
     arrivals: list[tuple[int, Value]] = field(default_factory=list)
+    taken: dict[Value, Value] = field(default_factory=dict)
     references: dict[Value, int] = field(default_factory=dict)
     gradients: dict[Value, Value] = field(default_factory=dict)
     early_gradients: list[Value] = field(default_factory=list)
@@ -198,7 +232,7 @@ class Backward(Tape):
                         self.gradients[copy] = self.gradients.pop(value)
             incoming = [self.gradients.pop(value.storage, None) for value in node.outputs]
             present = [gradient for gradient in incoming if gradient is not None]
-            if not present:
+            if node.outputs and not present:
                 for value in node.saves:
                     self.drop(value)
                 continue
@@ -235,22 +269,23 @@ class Backward(Tape):
             self.drop(gradient)
             gradient = total
         self.gradients[target] = gradient
-        if target.role is Role.PARAMETER:
+        if target in waiting:
             waiting[target] -= 1
             if waiting[target] == 0:
                 self._take(target, self.gradients.pop(target))
 
     def _take(self, parameter: Value, gradient: Value) -> None:
         """What autograd's AccumulateGrad does."""
-        if self.accumulating:
+        if parameter.role is Role.COMMUNICATION:
+            self.taken[parameter] = gradient
+        elif not self.turn.first:
             kept = Value(f"{parameter.name}.grad", parameter.shape, parameter.item, Role.GRADIENT, parameter.component)
             self.references[kept] = 1
             self.emit("add_", Kind.POINTWISE, (kept, gradient), (kept,))
             self.drop(gradient)
         elif parameter in self.bucketed:
-            inner, self.component = self.component, Component.GRADIENT_SYNC
-            self.emit("zeros", Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
-            self.component = inner
+            with self.within(Component.GRADIENT_SYNC):
+                self.emit("zeros", Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
             self.arrivals.append((len(self.operations) - 1, parameter))
             self.drop(gradient)
         elif gradient.storage.role is Role.ACTIVATION:

@@ -101,14 +101,13 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
             clocks.send(network.seconds(Call("all-reduce", bucket.group), bucket.bytes))
 
     filling = fillings(program, plan)
-    for micro_batch in range(program.accumulation):
+    for turn in program.turns:
         for stretch in program.stretches:
-            go(stretch.segment.forward, stretch.bindings, stretch.count)
-        last = micro_batch == program.accumulation - 1
+            go(stretch.segment.passes[turn].forward, stretch.bindings, stretch.count)
         waiting: list[Bucket] = []
         for index, stretch in reversed(list(enumerate(program.stretches))):
-            operations = stretch.segment.backward_again if micro_batch else stretch.segment.backward
-            if filling is None or not last:
+            operations = stretch.segment.passes[turn].backward
+            if filling is None or not turn.last:
                 go(operations, stretch.bindings, stretch.count)
                 continue
             for full in filling[index].full:

@@ -38,7 +38,7 @@ def subject_of(name: str) -> Subject:
 
 
 def names(program: Program) -> set[tuple[Phase, Component]]:
-    runs = [run for stretch in program.stretches for run in (stretch.segment.forward, stretch.segment.backward)]
+    runs = [run for stretch in program.stretches for run in stretch.segment.passes[program.turns[0]]]
     runs += [stretch.operations for stretch in program.optimizer]
     return {(operation.phase, operation.component) for run in runs for operation in run}
 

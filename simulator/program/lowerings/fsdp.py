@@ -1,0 +1,143 @@
+"""Gathering, freeing and scattering of a unit of sharded parameters, as PyTorch's ``fully_shard`` does it.
+
+Buffers live as there: the result of an all-gather until the next one is copied out (forward) or it is copied out itself (backward), the input of a
+reduce-scatter until the next unit's gradients are there. Parameters cut along another dimension than the first are rearranged through copies.
+"""
+
+from functools import partial
+
+from simulator.components import Component, Kind, Role
+from simulator.program.graph import ItemKind, Node, Value
+from simulator.program.operations import Exchange, Stream
+from simulator.program.rewrites.fsdp import Sharding, Unit, UnitNode
+from simulator.program.sizes import Total, symbol
+from simulator.program.tape import Backward, Forward, Lowering, Tape
+
+
+def sharding_lowerings(how: Sharding) -> dict[str, Lowering]:
+    """Lowerings of a unit's beginning and end."""
+    return {"gather": partial(_gather, how), "reshard": partial(_reshard, how)}
+
+
+def _gather(how: Sharding, tape: Forward, node: Node) -> None:
+    assert isinstance(node, UnitNode)
+    unit = node.unit
+    if how.stage == 3 or tape.turn.first:
+        _collect(tape, unit, how)
+        previous = [] if unit.end else unit.before.buffer() if unit.before else [_carried("gathered")]
+        _copy_out(tape, unit, previous, before=True)
+    tape.hook(partial(_scatter, how, unit))
+
+
+def _reshard(how: Sharding, tape: Forward, node: Node) -> None:
+    assert isinstance(node, UnitNode)
+    unit = node.unit
+    if how.stage == 3:
+        tape.operations[-1].frees += unit.buffer()
+    if unit.end and (how.stage == 3 or tape.turn.first):
+        # The root's forward pass is over, and with it the last all-gather of all.
+        assert unit.ahead is not None
+        tape.operations[-1].frees += unit.ahead.buffer()
+    tape.hook(partial(_gather_again, how, unit))
+
+
+def _gather_again(how: Sharding, unit: Unit, back: Backward) -> None:
+    """Before the unit's backward; then its neighbour is gathered ahead."""
+    if how.stage != 3:
+        return
+    if unit.end:
+        _collect(back, unit, how)
+    _copy_out(back, unit, unit.buffer(), before=False)
+    if unit.ahead is not None:
+        _collect(back, unit.ahead, how)
+    else:
+        ahead = _carried("prefetched")
+        _all_gather(back, [ahead], how, unit)
+
+
+def _carried(name: str) -> Value:
+    return Value(name, (symbol(name),), ItemKind.BOOL, Role.COMMUNICATION, Component.PARAMETER_GATHER)
+
+
+def _collect(tape: Tape, unit: Unit, how: Sharding) -> None:
+    """All-gather, after a cast of the shards where another type is computed in."""
+    narrow = [Value(f"{shard.name}.cast", shard.shape, whole.item, Role.COMMUNICATION) for shard, whole in zip(unit.shards, unit.whole, strict=True)]
+    if unit.shards[0].item != unit.whole[0].item:
+        tape.component = Component.PARAMETER_GATHER
+        tape.emit("_foreach_copy_", Kind.POINTWISE, (), (), traffic=(*unit.shards, *narrow)).allocates += narrow
+        _all_gather(tape, unit.buffer(), how, unit).frees += narrow
+    else:
+        _all_gather(tape, unit.buffer(), how, unit)
+
+
+def _all_gather(tape: Tape, result: list[Value], how: Sharding, unit: Unit):  # type: ignore[no-untyped-def]
+    exchange = Exchange("all-gather", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in result)))
+    with tape.within(Component.PARAMETER_GATHER):
+        operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER)
+    operation.allocates += result
+    return operation
+
+
+def _copy_out(tape: Tape, unit: Unit, done: list[Value], *, before: bool) -> None:
+    """Into whole parameters, once the all-gather is ``done`` with; ``before``: buffers let go of beforehand."""
+    rearranged = [value for value, axis in zip(unit.buffer(), unit.axes, strict=True) if axis]
+    if before:
+        tape.operations[-1].frees += done
+    with tape.within(Component.PARAMETER_GATHER):
+        copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=(*unit.buffer(), *unit.buffer()), after=Stream.GATHER)
+        copy.allocates += [*unit.buffer(), *rearranged]
+        if rearranged:
+            copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(*rearranged, *rearranged))
+            copy.frees += rearranged
+    if not before:
+        copy.frees += done
+
+
+def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
+    """After the unit's backward: its parameters are freed, its gradients summed, every rank keeping its shard."""
+    if how.stage == 3 or back.turn.last:
+        back.operations[-1].frees += unit.buffer()
+    if unit.behind is None:
+        back.operations[-1].frees.append(_carried("reduced"))
+    elif not (unit.behind.end and back.turn.first):
+        back.operations[-1].frees += unit.behind.buffer(unit.behind.shards[0].item)
+    gradients = [back.taken.pop(whole) for whole in unit.whole]
+    with back.within(Component.GRADIENT_SYNC):
+        held = _rearranged(back, unit, gradients)
+        into = unit.buffer(unit.shards[0].item)
+        back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE).allocates += into
+        for gradient in gradients:
+            if gradient not in held:
+                back.drop(gradient)
+        out = [Value(f"{shard.name}.grad", shard.shape, shard.item, Role.GRADIENT, shard.component) for shard in unit.shards]
+        exchange = Exchange("reduce-scatter", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in into)))
+        operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
+        operation.allocates += out
+        for gradient in held:
+            back.drop(gradient)
+        if back.turn.last and (group := dict(how.copies).get(unit.share)) is not None:
+            exchange = Exchange("all-reduce", group, Total(tuple(value.bytes for value in out)))
+            back.emit("allreduce_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
+        if not back.turn.first:
+            back.emit("add_", Kind.POINTWISE, (), (), traffic=(*out, *out, *out)).frees += out
+        if unit.end and back.turn.last:
+            back.operations[-1].frees += into
+
+
+def _rearranged(back: Backward, unit: Unit, gradients: list[Value]) -> list[Value]:
+    """Chunks of gradients cut along another dimension than the first, one below the other, in place of these. Returns the gradients that have a name until
+    the reduce-scatter is done: the last, and the last that was rearranged."""
+    held = [gradients[-1]]
+    previous: Value | None = None
+    for index, axis in enumerate(unit.axes):
+        if not axis:
+            continue
+        gradient = gradients[index]
+        if previous is not None and previous not in held:
+            back.drop(previous)
+        gradients[index] = back.new("chunks", gradient.shape, gradient.item)
+        back.emit("cat", Kind.POINTWISE, (gradient,), (gradients[index],))
+        previous = gradient
+    if previous is not None and previous not in held:
+        held.append(previous)
+    return held

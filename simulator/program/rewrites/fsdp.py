@@ -1,0 +1,209 @@
+"""Fully sharded data parallelism: ranks hold shards of parameters, gradients and states; parameters are gathered for their use unit by unit.
+
+Units: the projections of a block, its shared experts, its experts, its norms and router; the final norm; the embedding with the head. As PyTorch's
+``fully_shard`` does it (Zhao et al. 2023, arXiv 2304.11277): ZeRO-3 frees what it gathered after the unit's forward pass and gathers it again, one unit
+ahead, in backward; ZeRO-2 keeps it until the last backward pass of the step. Twin: ``trainer/parallel/fully_sharded.py``.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from simulator.components import Component, Role
+from simulator.program.graph import Graph, ItemKind, Node, Value
+from simulator.program.rewrites.layout import REPLICA, SHARD, Share, cut, share_of, sharing_group
+from simulator.program.sizes import Bindings, D, part, symbol
+from simulator.specs import Plan
+
+PARTS = {Share.WHOLE: "s", Share.SLICED: "t", Share.EXPERT: "e"}
+"""Symbol of the number of shards."""
+
+EXCHANGES = ("exchange_counts", "order_local", "copy_rows", "exchange", "reorder", "sum_slices")
+"""What the rewrites for expert parallelism put around the experts."""
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What a plan shards. ``gathers``: group that gathers and scatters by share; ``copies``: group of the replicas that then sum, where there are any."""
+
+    stage: int
+    gathers: tuple[tuple[Share, str], ...]
+    copies: tuple[tuple[Share, str], ...]
+
+
+def sharding(plan: Plan) -> Sharding | None:
+    """How ``plan`` shards; None without sharding. Parameters that no other rank holds are left alone."""
+    if not plan.zero_stage:
+        return None
+    shards = {share: sharing_group(plan, share, SHARD) for share in Share}
+    copies = {share: sharing_group(plan, share, REPLICA) for share in Share}
+    # Where nothing is left to shard over, the replicas are what is sharded over.
+    gathers = {share: shards[share] or copies[share] for share in Share}
+    both = {share: group for share, group in copies.items() if group and shards[share]}
+    return Sharding(plan.zero_stage, tuple((share, group) for share, group in gathers.items() if group), tuple(both.items()))
+
+
+def shard_numbers(plan: Plan) -> dict[str, float]:
+    """Shards of each kind of parameter."""
+    numbers = {}
+    for share, name in PARTS.items():
+        sizes = cut(plan, share)
+        numbers[name] = float(sizes[SHARD] if sizes[SHARD] > 1 else sizes[REPLICA])
+    return numbers
+
+
+@dataclass(eq=False)
+class Unit:
+    """Parameters that are gathered and freed as one: ``shards`` of them, and the ``whole`` ones in the type that is computed in.
+
+    ``axes``: the dimension of each that is cut. ``before``: the unit gathered before it; ``ahead``: the one that its backward gathers ahead;
+    ``behind``: the one whose gradients were scattered before its own. Of these None is one of the neighbouring stretch, unless the unit is an ``end``.
+    """
+
+    name: str
+    share: Share
+    shards: list[Value]
+    whole: list[Value]
+    axes: list[int]
+    before: "Unit | None" = None
+    ahead: "Unit | None" = None
+    behind: "Unit | None" = None
+    end: bool = False
+
+    def buffer(self, item: ItemKind | None = None, role: Role = Role.COMMUNICATION) -> list[Value]:
+        """Storage for all of it, padded to whole shards; in the type that is gathered unless ``item`` says another."""
+        times = symbol(PARTS[self.share])
+        return [
+            Value(f"{whole.name}.all", (times, *shard.shape), item or whole.item, role, Component.PARAMETER_GATHER)
+            for whole, shard in zip(self.whole, self.shards, strict=True)
+        ]
+
+    def gathered_bytes(self, bindings: Bindings) -> float:
+        """Bytes of the result of its all-gather."""
+        return sum(value.bytes.at(bindings) for value in self.buffer())
+
+    def scattered_bytes(self, bindings: Bindings) -> float:
+        """Bytes of the input of its reduce-scatter."""
+        return sum(value.bytes.at(bindings) for value in self.buffer(self.shards[0].item))
+
+
+@dataclass(frozen=True)
+class UnitNode(Node):
+    """``gather`` before a unit's first use, ``reshard`` after its last."""
+
+    unit: Unit = field(kw_only=True)
+
+
+def make_unit(name: str, parameters: Iterable[Value], share: Share, *, master: bool = False) -> Unit:
+    """A unit; ``master``: computed in the type of the parameters. Slices and experts are cut along the model's width, all others along the first dimension."""
+    unit = Unit(name, share, [], [], [])
+    for parameter in parameters:
+        axis = 0 if share is Share.WHOLE else parameter.shape.index(D)
+        cut_shape = tuple(part(size, PARTS[share]) if place == axis else size for place, size in enumerate(parameter.shape))
+        unit.shards.append(replace(parameter, shape=cut_shape))
+        item = ItemKind.MASTER if master else ItemKind.COMPUTE
+        unit.whole.append(replace(parameter, item=item, role=Role.COMMUNICATION))
+        unit.axes.append(axis)
+    return unit
+
+
+def shard_block(graph: Graph, how: Sharding) -> list[Unit]:
+    """Rewrite a block in place; its units in the order in which they are gathered."""
+    gathers = dict(how.gathers)
+    belongs: dict[str, list[Value]] = {"block": [], "projections": [], "shared": [], "experts": []}
+    for parameter in graph.parameters:
+        share = share_of(parameter.component)
+        kind = {Share.SLICED: "projections", Share.EXPERT: "experts"}.get(share, "shared" if parameter.component is Component.SHARED_EXPERTS else "block")
+        if share in gathers:
+            belongs[kind].append(parameter)
+    shares = {"projections": Share.SLICED, "experts": Share.EXPERT}
+    units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), master=kind == "block") for kind, values in belongs.items() if values]
+    substitute(graph, units)
+    spans = {unit: (0, len(graph.nodes)) if unit.name == "block" else _span(graph, unit) for unit in units}
+    place(graph, spans)
+    units.sort(key=lambda unit: spans[unit][0])
+    _chain(units, sorted(units, key=lambda unit: spans[unit][1] + (unit.name == "block")))
+    return units
+
+
+def _chain(gathered: list[Unit], freed: list[Unit]) -> None:
+    """Who comes before whom, given the order of the units' beginnings and of their ends in the forward pass."""
+    for earlier, later in pairwise(gathered):
+        later.before, earlier.behind = earlier, later
+    for earlier, later in pairwise(freed):
+        later.ahead = earlier
+
+
+def shard_ends(first: Graph, last: Graph, how: Sharding) -> tuple[Unit, Unit]:
+    """Rewrite embedding and head in place, which are one unit (the root) beside the final norm."""
+    root = make_unit("root", [*first.parameters, *(value for value in last.parameters if value.name == "head")], Share.WHOLE)
+    norm = make_unit("final_norm", [value for value in last.parameters if value.name == "final_norm"], Share.WHOLE, master=True)
+    substitute(first, [root])
+    substitute(last, [root, norm])
+    root.end = True
+    norm.behind, root.ahead = root, norm
+    first.nodes.insert(0, UnitNode("gather", Component.PARAMETER_GATHER, (), (), unit=root))
+    place(last, {norm: _span(last, norm)})
+    last.nodes.append(UnitNode("reshard", Component.PARAMETER_GATHER, (), (), unit=root))
+    return root, norm
+
+
+def substitute(graph: Graph, units: list[Unit]) -> None:
+    """Let nodes take whole parameters, and the graph own their shards."""
+    whole = {old: new for unit in units for old, new in zip(_originals(graph, unit), unit.whole, strict=True) if old is not None}
+    shard = {old: new for unit in units for old, new in zip(_originals(graph, unit), unit.shards, strict=True) if old is not None}
+    graph.nodes[:] = [replace(node, inputs=_exchanged(node.inputs, whole), holds=_exchanged(node.holds, whole)) for node in graph.nodes]
+    graph.parameters[:] = [shard.get(value, value) for value in graph.parameters]
+
+
+def _originals(graph: Graph, unit: Unit) -> list[Value | None]:
+    named = {value.name: value for node in graph.nodes for value in node.inputs if value.role is Role.PARAMETER}
+    return [named.get(value.name) for value in unit.whole]
+
+
+def _exchanged(values: tuple[Value, ...], instead: Mapping[Value, Value]) -> tuple[Value, ...]:
+    return tuple(instead.get(value, value) for value in values)
+
+
+def _span(graph: Graph, unit: Unit) -> tuple[int, int]:
+    """From the unit's first use to after its last; experts are there while rows travel to them and back."""
+    travels = EXCHANGES if unit.share is Share.EXPERT else ()
+    used = [index for index, node in enumerate(graph.nodes) if set(node.inputs) & set(unit.whole) or node.operation in travels]
+    return used[0], used[-1] + 1
+
+
+def place(graph: Graph, spans: Mapping[Unit, tuple[int, int]]) -> None:
+    """Put gathers and reshards around the spans of the units."""
+    nodes: list[Node] = []
+    for index in range(len(graph.nodes) + 1):
+        ending = sorted((unit for unit, (_, end) in spans.items() if end == index), key=lambda unit: -spans[unit][0])
+        nodes += [UnitNode("reshard", Component.PARAMETER_GATHER, (), (), unit=unit) for unit in ending]
+        nodes += [UnitNode("gather", Component.PARAMETER_GATHER, (), (), unit=unit) for unit, (begin, _) in spans.items() if begin == index]
+        nodes += graph.nodes[index : index + 1]
+    graph.nodes[:] = nodes
+
+
+def carried(units: list[list[Unit]], counts: list[int], bindings: list[dict[str, float]], root: Unit, norm: Unit) -> list[list[tuple[int, dict[str, float]]]]:
+    """What neighbouring stretches hand on, as numbers: for every stretch (embedding, blocks, head) its runs in a row with equal numbers.
+
+    ``units``: of each stretch of blocks in the order in which they are gathered; ``counts``: how often it runs; ``bindings``: of all stretches.
+    """
+    blocks = list(zip(units, counts, bindings[1:-1], strict=True))
+    forward = [root.gathered_bytes(bindings[0]), *(row[-1].gathered_bytes(numbers) for row, _, numbers in blocks)]
+    ahead = [0.0, *(row[0].gathered_bytes(numbers) for row, _, numbers in blocks)]
+    behind = [*(row[0].scattered_bytes(numbers) for row, _, numbers in blocks), norm.scattered_bytes(bindings[-1])]
+    runs: list[list[tuple[int, dict[str, float]]]] = [[(1, {"reduced": behind[0]})]]
+    for place, (_, count, _) in enumerate(blocks):
+        own: list[tuple[int, dict[str, float]]] = []
+        for run in range(count):
+            numbers = {
+                "gathered": forward[place if run == 0 else place + 1],
+                "prefetched": ahead[place if run == 0 else place + 1],
+                "reduced": behind[place + 1 if run == count - 1 else place],
+            }
+            if own and own[-1][1] == numbers:
+                own[-1] = (own[-1][0] + 1, numbers)
+            else:
+                own.append((1, numbers))
+        runs.append(own)
+    return [*runs, [(1, {"gathered": forward[-1], "prefetched": ahead[-1]})]]
