@@ -68,11 +68,14 @@ class Cluster:
         return tuple(found)
 
     def hours(self, n: float, d: float, experts: float) -> float:
-        """Hours of training N parameters on D tokens, ln of the time per token interpolated between candidates in ln N (and carried on beyond them)."""
+        """Hours of training N parameters on D tokens, ln of the time per token interpolated between candidates in ln N (and carried on beyond them).
+
+        ``experts`` 1 says nothing of experts: the template keeps its own.
+        """
         import numpy as np
 
         moe = any(isinstance(group.feed_forward, MoeFeedForward) for group in load_model(self.model, None).blocks)
-        near = [self.timed(factor, round(experts) if moe else None) for factor in FACTORS]
+        near = [self.timed(factor, round(experts) if moe and experts > 1 else None) for factor in FACTORS]
         x, y = np.log([each.n for each in near]), -np.log([each.tokens_per_s for each in near])
         at = int(np.clip(np.searchsorted(x, math.log(n)), 1, len(x) - 1))
         slope = (y[at] - y[at - 1]) / (x[at] - x[at - 1])

@@ -32,7 +32,7 @@ class Minimum:
         return (self.steepness < SMALL_STEEPNESS) | (self.value < EXACT)
 
 
-def minimise(problem: Problem, starts: Floats, iterations: int = 300) -> Minimum:
+def minimise(problem: Problem, starts: Floats, iterations: int = 2000) -> Minimum:
     """Minimise every fit of ``problem`` from its start [R, p]. Does not judge: see ``steepness``.
 
     Fits that the Hessian of ``Problem.expansion`` leaves short of an optimum, because their terms bend, go on with the whole Hessian.

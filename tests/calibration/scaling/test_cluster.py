@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,16 @@ def test_the_command_answers_for_hours_and_refuses_half_a_question() -> None:
     assert document["choices"][0]["candidate"]["fits"]
     bad = subprocess.run([*words, "--fabric", "spine-leaf"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stderr) == (2, "error: --fabric and --model go together: a fabric is timed with a model scaled in width and depth\n")
+
+
+def test_a_fit_prices_doublings_in_hours_on_a_fabric(tmp_path: Path) -> None:
+    grid = [(n, d) for n in (5e5, 1e6, 2e6, 4e6, 8e6) for d in (1e8, 2e8, 4e8, 8e8)]
+    lines = [f"r{i},{n:g},{d:g},{1.8 + 400 / n**0.34 + 1500 / d**0.36:.17g}" for i, (n, d) in enumerate(grid)]
+    (tmp_path / "t.csv").write_text("run,n,d,loss\n" + "\n".join(lines) + "\n")
+    words = [sys.executable, "-m", "calibration", "scaling", "fit", "--runs", str(tmp_path / "t.csv"), "--columns", "run=run,n=n,d=d,loss=loss"]
+    timed = [*words, "--fabric", "spine-leaf", "--model", "tiny-moe", "--resamples", "100", "--origins", "0", "--json"]
+    document = json.loads(subprocess.run(timed, capture_output=True, text=True, check=True).stdout)
+    by_name = {gain["doubled"]: gain for gain in document["verdict"]["gains"]}
+    n, d = document["verdict"]["n"], document["verdict"]["d"]
+    for name, hours in (("N", TINY.hours(2 * n, d, 1) - TINY.hours(n, d, 1)), ("D", TINY.hours(n, 2 * d, 1) - TINY.hours(n, d, 1))):
+        assert by_name[name]["nats_per_hour"] == pytest.approx(by_name[name]["nats"] / hours, rel=1e-6)
