@@ -35,8 +35,26 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
         ("objective", "loss", "rho"),
         [(each["objective"], *_numbers(each["loss"], each["rho"])) if not each["failure"] else (each["failure"], "", "") for each in document["sensitivity"]],
     )
+    _show_forms(console, document)
     _show_backtest(console, document["backtest"])
     _show_verdict(console, document["verdict"])
+
+
+def _show_forms(console: "Console", document: dict[str, Any]) -> None:
+    rows = [
+        (each["law"], f"{each['parameters']}", each["failure"] or f"{each['held_out_error']:.2%}", "" if each["aicc"] is None else f"{each['aicc']:.1f}")
+        for each in document["forms"]
+    ]
+    _table(console, "Forms on the same runs, judged on the quarter of most compute", ("law", "parameters", "error there", "AICc of all"), rows)
+    test = document["lack_of_fit"]
+    if test is None:
+        console.print("  no setting is repeated: the form cannot be tested against the scatter of seeds")
+        return
+    says = "the law misses more than seeds scatter" if test["p_value"] < 0.05 else "no more misfit than seeds scatter"
+    console.print(
+        f"  lack of fit: F({test['misfit_freedom']}, {test['pure_error_freedom']}) = {test['f']:.2f}, p = {test['p_value']:.2g}: {says} "
+        f"({test['pure_error_sd']:.2%} of the loss)"
+    )
 
 
 def show_optimal(console: "Console", document: dict[str, Any]) -> None:

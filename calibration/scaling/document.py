@@ -7,6 +7,7 @@ from typing import Any
 from calibration.scaling.backtest import Backtest, backtest_document
 from calibration.scaling.bootstrap import Ensemble
 from calibration.scaling.fit import Fit
+from calibration.scaling.forms import Form, LackOfFit
 from calibration.scaling.gates import Exclusion
 from calibration.scaling.laws import LAWS
 from calibration.scaling.laws.base import FittedLaw
@@ -27,6 +28,8 @@ class Findings:
     verdict: Verdict
     backtest: Backtest
     sensitivity: Sequence[Variant]
+    forms: Sequence[Form]
+    lack_of_fit: LackOfFit | None
     roofline: Roofline | None
     held_out: Points
     excluded: Sequence[Exclusion]
@@ -66,6 +69,8 @@ def fit_document(findings: Findings) -> dict[str, Any]:
         },
         "certificate": asdict(fit.certificate),
         "sensitivity": [asdict(variant) for variant in findings.sensitivity],
+        "forms": [asdict(form) for form in findings.forms],
+        "lack_of_fit": None if findings.lack_of_fit is None else asdict(findings.lack_of_fit),
         "backtest": backtest_document(findings.backtest),
         "verdict": asdict(verdict),
         "roofline": None if findings.roofline is None else asdict(findings.roofline),

@@ -7,7 +7,9 @@ from calibration.scaling.backtest import ORIGINS, backtest
 from calibration.scaling.bootstrap import RESAMPLES, bootstrap
 from calibration.scaling.document import Findings
 from calibration.scaling.fit import fit
+from calibration.scaling.forms import compare, lack_of_fit
 from calibration.scaling.gates import Gates, gated
+from calibration.scaling.laws import LAWS
 from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.objective import Objective
 from calibration.scaling.points import Points, points_of
@@ -58,11 +60,18 @@ def study(table: RunTable, law: FittedLaw, settings: Settings, point: Points | N
         verdict=verdict_at(found, ensemble, place, hours),
         backtest=tested,
         sensitivity=variants(found, place, settings.seed),
+        forms=compare(found.points, _forms(law), settings.objective, settings.seed),
+        lack_of_fit=lack_of_fit(found.points, found.residuals, len(found.theta)),
         roofline=roofline_at(found, ensemble, place),
         held_out=points.take(~below),
         excluded=excluded,
         notes=[*table.notes, *_ignored(found.points, law)],
     )
+
+
+def _forms(law: FittedLaw) -> tuple[FittedLaw, ...]:
+    """The law and those that know nothing more than it: what it must do better than."""
+    return tuple(other for other in LAWS.values() if isinstance(other, FittedLaw) and set(other.variables) <= set(law.variables))
 
 
 def _ignored(points: Points, law: FittedLaw) -> Sequence[str]:
