@@ -7,11 +7,11 @@ from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROP
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.router import (
+    ROUTER_LOWERINGS,
     lower_biased_topk,
     lower_count,
     lower_gather_scores,
     lower_load_balancing,
-    lower_logits,
     lower_normalise,
     lower_normalise_guarded,
     lower_router_z,
@@ -32,12 +32,13 @@ def lowerings(implementation: Implementation) -> dict[str, Lowering]:
     return {
         **({} if fused is None else {"linear_cross_entropy": fused}),
         "embedding": lower_embedding,
-        "norm": NORM_LOWERINGS[implementation.norm],
+        # What a compiler fuses keeps its inputs and is computed again in backward.
+        "norm": NORM_LOWERINGS["recompute" if implementation.compile == "block" else implementation.norm],
         "linear": lower_linear,
         "rope": lower_rope,
         "attention": lower_attention,
         "add": lower_add,
-        "router_logits": lower_logits,
+        "router_logits": ROUTER_LOWERINGS[implementation.router],
         "softmax": lower_softmax,
         "sigmoid": lower_sigmoid,
         "topk": lower_topk,

@@ -3,6 +3,7 @@
 from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast, linear, mean, scalar, scale
+from simulator.program.operations import Gemm
 from simulator.program.sizes import ONE, E
 from simulator.program.tape import Backward, Forward, Gradients
 
@@ -14,6 +15,31 @@ def lower_logits(tape: Forward, node: Node) -> None:
     """Logits in fp32."""
     (x, weight), (logits,) = node.inputs, node.outputs
     linear(tape, cast(tape, x, FP32), cast(tape, weight, FP32), logits)
+
+
+def lower_narrow_logits(tape: Forward, node: Node) -> None:
+    """Logits in fp32 of factors in the compute type, which are kept as they are."""
+    (x, given), (logits,) = node.inputs, node.outputs
+    weight = cast(tape, given, x.item)
+    rows, inner, columns = x.shape[0], x.shape[1], logits.shape[1]
+    tape.emit("mm", Kind.GEMM, (x, weight), (logits,), gemm=Gemm(rows, columns, inner))
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        (grad,) = gradients
+        if x.item != FP32:
+            narrow = back.new("logits.grad", logits.shape, x.item)
+            back.emit("_to_copy", POINTWISE, (grad,), (narrow,))
+            grad = narrow
+        grad_x = back.new("x.grad", x.shape, x.item)
+        back.emit("mm", Kind.GEMM, (grad, weight), (grad_x,), gemm=Gemm(rows, inner, columns))
+        grad_weight = back.new("weight.grad", weight.shape, x.item)
+        back.emit("mm", Kind.GEMM, (grad, x), (grad_weight,), gemm=Gemm(columns, inner, rows))
+        return grad_x, grad_weight
+
+    tape.record((x, weight), (logits,), (x, weight), rule)
+
+
+ROUTER_LOWERINGS = {"fp32": lower_logits, "narrow": lower_narrow_logits}
 
 
 def lower_softmax(tape: Forward, node: Node) -> None:

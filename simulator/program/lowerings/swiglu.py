@@ -83,4 +83,17 @@ def lower_eager(tape: Forward, node: Node) -> None:
         tape.record((hidden, weight), (out,), (hidden, weight), weight_rule)
 
 
-SWIGLU_LOWERINGS = {"eager": lower_eager, "recompute": lower_recompute}
+def lower_triton(tape: Forward, node: Node) -> None:
+    """One pass each way; keeps gate, up and weights."""
+    gate, up, *weights = node.inputs
+    tape.emit("triton_swiglu", POINTWISE, node.inputs, node.outputs)
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        made = [back.new(f"{given.name}.grad", given.shape, given.item) for given in (gate, up, *weights)]
+        back.emit("triton_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made)
+        return made
+
+    tape.record(node.inputs, node.outputs, node.inputs, rule)
+
+
+SWIGLU_LOWERINGS = {"eager": lower_eager, "recompute": lower_recompute, "triton": lower_triton}

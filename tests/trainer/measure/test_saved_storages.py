@@ -25,6 +25,7 @@ from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
 from trainer.kernels.permutation import Order, combine, permute
 from trainer.kernels.rope import rope
+from trainer.kernels.router_logits import ROUTER_LOGITS
 from trainer.kernels.swiglu import SWIGLUS
 from trainer.model.linear import Linear
 from trainer.model.router import load_balancing_loss, normalised, router_z_loss
@@ -92,6 +93,9 @@ KERNELS = {
     "residual addition": Kernel("add", (((T, D), COMPUTE), ((T, D), COMPUTE)), (((T, D), COMPUTE),), torch.add),
     "embedding": Kernel("embedding", (((T,), INT64), ((V, D), MASTER)), (((T, D), COMPUTE),), F.embedding),
     "router logits": Kernel("router_logits", (((T, D), COMPUTE), ((E, D), MASTER)), (((T, E), FP32),), lambda x, w: F.linear(x.float(), w.float())),
+    "narrow router logits": Kernel(
+        "router_logits", (((T, D), COMPUTE), ((E, D), MASTER)), (((T, E), FP32),), ROUTER_LOGITS["narrow"], Implementation(router="narrow")
+    ),
     "softmax": Kernel("softmax", (((T, E), FP32),), (((T, E), FP32),), lambda logits: logits.softmax(-1)),
     "top-k": Kernel("topk", (((T, E), FP32),), (((T, K), FP32), ((T, K), INT64)), lambda x: x.topk(2)),
     "sigmoid": Kernel("sigmoid", (((T, E), FP32),), (((T, E), FP32),), torch.sigmoid),
@@ -162,6 +166,10 @@ def test_kernel_keeps_what_its_lowering_declares(name: str, precision: str) -> N
     tensors = [tensor_for(value, generator) for value in values]
     if name == "rotary positions":
         tensors[1:] = [table.detach() for table in tensors[1:]]
+    if KERNELS[name].implementation.swiglu == "triton":
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+        tensors = [tensor.detach().cuda().requires_grad_(tensor.requires_grad) for tensor in tensors]
     assert kept_bytes(KERNELS[name].function, tensors) == expected
 
 
