@@ -58,8 +58,8 @@ def compare(points: Points, laws: "tuple[FittedLaw, ...]", objective: Objective,
         try:
             held_out = fit(seen, law, bare, seed=seed, random_starts=RANDOM_STARTS)
             whole = fit(points, law, bare, seed=seed, random_starts=RANDOM_STARTS)
-        except (ConfigurationError, FitError) as error:
-            forms.append(Form(law.name, len(law.parameters), None, None, str(error)))
+        except (ConfigurationError, FitError) as failure:
+            forms.append(Form(law.name, len(law.parameters), None, None, str(failure)))
             continue
         error = _error(asked, law.log_loss(held_out.theta, asked))
         forms.append(Form(law.name, len(law.parameters), error, _aicc(whole.residuals, len(law.parameters))))

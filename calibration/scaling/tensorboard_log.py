@@ -40,7 +40,7 @@ def _scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
     if not path.exists():
         raise ConfigurationError(f"--tensorboard: {str(path)!r} does not exist")
     try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         raise ConfigurationError("--tensorboard: needs the package tensorboard (pip install tensorboard)") from None
     log = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 0})
