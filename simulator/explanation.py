@@ -58,7 +58,7 @@ def explain(question: Question, line: str) -> Explanation:
     report = question.answer()
     if line not in lines(report):
         raise unknown("explain", line, lines(report))
-    program = build_program(question.model, question.plan, question.network.load)
+    program = build_program(question.model, question.plan, question.network.load, gloo=question.device.host_and_device_are_one)
     section, name, *rest = line.split(".")
     component = Component(rest[0]) if rest else None
     if section == "memory":

@@ -21,7 +21,7 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
-    program = build_program(model, plan, network.load)
+    program = build_program(model, plan, network.load, gloo=device.host_and_device_are_one)
     memory = step_memory(program, plan)
     seconds = step_time(program, plan, device, network)
     flops = model_flops_per_token(model, plan.sequence) * plan.tokens_per_step

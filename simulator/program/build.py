@@ -121,12 +121,15 @@ class _Structure:
     recomputation: str | tuple[str, ...]
 
 
-def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None) -> Program:
-    """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None)."""
+def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False) -> Program:
+    """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
+
+    ``gloo``: ranks are processes on CPUs.
+    """
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan), names, model.tied_embeddings,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), names, model.tied_embeddings,
         plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {

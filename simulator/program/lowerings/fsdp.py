@@ -25,7 +25,7 @@ def _gather(how: Sharding, tape: Forward, node: Node) -> None:
     if how.stage == 3 or tape.turn.first:
         _collect(tape, unit, how)
         previous = [] if unit.end else unit.before.buffer() if unit.before else [_carried("gathered")]
-        _copy_out(tape, unit, previous, before=True)
+        _copy_out(tape, unit, previous)
     tape.hook(partial(_scatter, how, unit))
 
 
@@ -47,7 +47,7 @@ def _gather_again(how: Sharding, unit: Unit, back: Backward) -> None:
         return
     if unit.end:
         _collect(back, unit, how)
-    _copy_out(back, unit, unit.buffer(), before=False)
+    _copy_out(back, unit, unit.buffer())
     if unit.ahead is not None:
         _collect(back, unit.ahead, how)
     else:
@@ -78,19 +78,16 @@ def _all_gather(tape: Tape, result: list[Value], how: Sharding, unit: Unit):  # 
     return operation
 
 
-def _copy_out(tape: Tape, unit: Unit, done: list[Value], *, before: bool) -> None:
-    """Into whole parameters, once the all-gather is ``done`` with; ``before``: buffers let go of beforehand."""
+def _copy_out(tape: Tape, unit: Unit, done: list[Value]) -> None:
+    """Into whole parameters; buffers that are ``done`` with are let go of afterwards."""
     rearranged = [value for value, axis in zip(unit.buffer(), unit.axes, strict=True) if axis]
-    if before:
-        tape.operations[-1].frees += done
     with tape.within(Component.PARAMETER_GATHER):
         copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=(*unit.buffer(), *unit.buffer()), after=Stream.GATHER)
         copy.allocates += [*unit.buffer(), *rearranged]
         if rearranged:
             copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(*rearranged, *rearranged))
             copy.frees += rearranged
-    if not before:
-        copy.frees += done
+    copy.frees += done
 
 
 def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
@@ -113,6 +110,10 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
         exchange = Exchange("reduce-scatter", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in into)))
         operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
         operation.allocates += out
+        if how.copying:
+            copy = unit.buffer(unit.shards[0].item)
+            operation.allocates += copy
+            operation.frees += copy
         for gradient in held:
             back.drop(gradient)
         if back.turn.last and (group := dict(how.copies).get(unit.share)) is not None:

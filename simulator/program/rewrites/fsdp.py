@@ -24,14 +24,17 @@ EXCHANGES = ("exchange_counts", "order_local", "copy_rows", "exchange", "reorder
 
 @dataclass(frozen=True)
 class Sharding:
-    """What a plan shards. ``gathers``: group that gathers and scatters by share; ``copies``: group of the replicas that then sum, where there are any."""
+    """What a plan shards. ``gathers``: group that gathers and scatters by share; ``copies``: group of the replicas that then sum, where there are any.
+    ``copying``: reduce-scatters work on a copy of their input, as gloo's do.
+    """
 
     stage: int
+    copying: bool
     gathers: tuple[tuple[Share, str], ...]
     copies: tuple[tuple[Share, str], ...]
 
 
-def sharding(plan: Plan) -> Sharding | None:
+def sharding(plan: Plan, *, gloo: bool) -> Sharding | None:
     """How ``plan`` shards; None without sharding. Parameters that no other rank holds are left alone."""
     if not plan.zero_stage:
         return None
@@ -40,7 +43,7 @@ def sharding(plan: Plan) -> Sharding | None:
     # Where nothing is left to shard over, the replicas are what is sharded over.
     gathers = {share: shards[share] or copies[share] for share in Share}
     both = {share: group for share, group in copies.items() if group and shards[share]}
-    return Sharding(plan.zero_stage, tuple((share, group) for share, group in gathers.items() if group), tuple(both.items()))
+    return Sharding(plan.zero_stage, gloo, tuple((share, group) for share, group in gathers.items() if group), tuple(both.items()))
 
 
 def shard_numbers(plan: Plan) -> dict[str, float]:
