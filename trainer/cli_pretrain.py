@@ -33,7 +33,9 @@ def pretrain(
         list[str] | None, typer.Option("--set", help="Change a field: training.learning_rate=1e-3, model.width=256, plan.micro_batch=4. Repeatable.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run's folder under runs/; default: model, data and time.")] = None,
-    resume: Annotated[str | None, typer.Option("--resume", help="Name or folder of a run that goes on from its newest checkpoint.")] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Name or folder of a run that goes on from its newest checkpoint; its plan may change.")
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of CPU operations; default: PyTorch's, or the resumed run's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", dir_okay=False, help="Write the JSON document to this file.")] = None,
@@ -42,8 +44,8 @@ def pretrain(
 
     Example: [bold]python -m trainer pretrain --data python-source --set training.tokens=4e6 --name python[/bold]
     """
-    given = {"--model": model, "--data": data, "--training": training, "--plan": plan, "--set": set_, "--name": name}
-    from trainer.loop.run_folder import new_run
+    given = {"--model": model, "--data": data, "--training": training, "--name": name}
+    from trainer.loop.run_folder import new_run, threads_of
     from trainer.parallel.together import first_rank_decides, loss_of_a_rank_told
     from trainer.parallel.world import launched_rank, leave_world, start_world
 
@@ -53,18 +55,21 @@ def pretrain(
         if launched_rank() == 0:
             console.print(line, soft_wrap=True, markup=False)
 
+    opening: list[str] = []
     if resume is not None:
-        if excess := [option for option, value in given.items() if value]:
-            raise ConfigurationError(f"{excess[0]} does not go with --resume: a run goes on with the settings that it began with")
-        experiment, begun, threads = _resumed(resume, threads)
+        excess = [option for option, value in given.items() if value] + [f"--set {setting}" for setting in set_ or [] if not setting.startswith("plan.")]
+        if excess:
+            raise ConfigurationError(f"{excess[0]} does not go with --resume: a run goes on with what it began with, its plan alone may change")
+        experiment, begun = _resumed(resume, plan, set_ or [])
+        threads = threads or threads_of(begun)
     else:
         begun = None
-        experiment, name = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, log)
+        experiment, name = _begun(model or MODEL, data or DATA, training or TRAINING, plan, set_ or [], name, opening)
     world = start_world(experiment.plan, experiment.training.device, timeout_s=experiment.training.collective_timeout_s)
     with loss_of_a_rank_told(world):
         # The default name holds the time, which is not the same everywhere.
         folder = first_rank_decides(world, lambda: begun or new_run(name or ""))
-        result = _trained(experiment, folder, threads, log, resume=resume is not None, world=world)
+        result = _trained(experiment, folder, threads, log, opening, resume=resume is not None, world=world)
         sample = _sample(result)
         leave_world()
     if not world.first:
@@ -73,23 +78,31 @@ def pretrain(
     emit(document, as_json=as_json, output=output, show=lambda out: _show(result, sample, out))
 
 
-def _resumed(where: str, threads: int | None) -> "tuple[Experiment, Path, int]":
-    from trainer.loop.run_folder import find_run, read_experiment, threads_of
+def _resumed(where: str, plan: str | None, settings: list[str]) -> "tuple[Experiment, Path]":
+    from dataclasses import replace
+
+    from configuration.overrides import parse_single
+    from simulator.specs import load_plan
+    from trainer.loop.run_folder import find_run, read_experiment
 
     folder = find_run(where)
-    return read_experiment(folder), folder, threads or threads_of(folder)
+    experiment = read_experiment(folder)
+    if plan is None and not settings:
+        return experiment, folder
+    changed, _ = load_plan(experiment.model, plan or str(folder / "plan.yaml"), parse_single(settings, ("plan",)).get("plan"))
+    return replace(experiment, plan=changed), folder
 
 
-def _begun(model: str, data: str, training: str, plan: str | None, settings: list[str], name: str | None, log: Log) -> "tuple[Experiment, str]":
+def _begun(model: str, data: str, training: str, plan: str | None, settings: list[str], name: str | None, opening: list[str]) -> "tuple[Experiment, str]":
     from configuration.overrides import parse_single
     from trainer.loop.experiment import KINDS, cuda_is_there, resolve
 
     experiment, defaults = resolve(model, data, training, plan, parse_single(settings, KINDS), cuda=cuda_is_there())
-    log("defaults: " + "; ".join(f"{default.field} {default.value} ({default.reason})" for default in defaults))
+    opening.append("defaults: " + "; ".join(f"{default.field} {default.value} ({default.reason})" for default in defaults))
     return experiment, name or f"{experiment.model.name}-{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: Log, *, resume: bool, world: "World") -> "RunResult":
+def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: Log, opening: list[str], *, resume: bool, world: "World") -> "RunResult":
     import torch
 
     from trainer.loop.run import train
@@ -97,11 +110,11 @@ def _trained(experiment: "Experiment", folder: Path, threads: int | None, log: L
     if threads is not None:
         torch.set_num_threads(threads)
     spec = experiment.model
-    log(
+    opening.append(
         f"{folder}: {spec.name}, {spec.parameters:,} parameters ({spec.active_parameters:,} active), {experiment.steps:,} steps of "
         f"{experiment.plan.tokens_per_step:,} tokens, {_ranks(experiment)}{experiment.training.device}, {torch.get_num_threads()} threads"
     )
-    return train(experiment, run_folder=folder, log=log, resume=resume, world=world)
+    return train(experiment, run_folder=folder, log=log, resume=resume, opening=opening, world=world)
 
 
 def _ranks(experiment: "Experiment") -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from configuration.command import run
-from trainer.checkpoints import find_checkpoint
+from trainer.checkpoints import checkpoints_in, find_checkpoint
 from trainer.cli import app
 from trainer.loop.run import train
+from trainer.loop.run_folder import read_experiment
 
 PRETRAIN = [sys.executable, "-m", "trainer", "pretrain"]
 
@@ -51,11 +53,13 @@ def losses(folder):
 
 
 def stop_after(steps, number, folder, arguments, cwd):
-    """Start a run, send it a signal once its log has ``steps`` steps, and wait."""
+    """Start a run, send it a signal once its log has ``steps`` steps (and, to kill it, once it has a checkpoint), and wait."""
     process = subprocess.Popen([*PRETRAIN, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         log = folder / "log.jsonl"
-        while process.poll() is None and not (log.is_file() and log.read_text().count("gradient_norm") >= steps):
+        saved = number != signal.SIGKILL
+        while process.poll() is None and not (saved and log.is_file() and log.read_text().count("gradient_norm") >= steps):
+            saved = saved or bool(checkpoints_in(folder))
             time.sleep(0.002)
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
@@ -194,6 +198,9 @@ def test_bad_input_is_one_clear_line_and_leaves_no_run_folder(settings, pretrain
     assert (code, out) == (2, "")
     assert told in err.splitlines()[-1]
     assert [line for line in err.splitlines() if line.startswith("error:")] == [err.splitlines()[-1]]
+    # How many tokens a text has is known once it is encoded, which is told.
+    if "validation data has" not in told and not told.startswith("--threads"):
+        assert len(err.splitlines()) == 1, err
     assert not (tmp_path / "runs").exists()
 
 
@@ -206,7 +213,7 @@ def test_a_taken_name_is_refused(settings, pretrain, tmp_path):
 
 def test_resume_refuses_other_settings_and_unknown_runs(pretrain, tmp_path):
     code, _, err = pretrain("--resume", "run", "--set", "training.tokens=1")
-    assert (code, "--set does not go with --resume" in err) == (2, True)
+    assert (code, "--set training.tokens=1 does not go with --resume" in err) == (2, True)
     code, _, err = pretrain("--resume", "run")
     assert (code, "'run' is no run" in err) == (2, True)
     assert not (tmp_path / "runs").exists()
@@ -220,8 +227,31 @@ def test_resume_refuses_a_truncated_checkpoint_and_changes_nothing(settings, pre
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, out, err = pretrain("--resume", "run")
     assert (code, out) == (2, "")
-    assert "shard-00001-model-00001-of-00001.safetensors has" in err.splitlines()[-1]
+    assert "shard-00001-model-00001-of-00001.safetensors has" in err
+    assert len(err.splitlines()) == 1
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_under_another_plan(settings, pretrain, tmp_path):
+    arguments = settings("training.tokens=2048", "training.checkpoints.interval_steps=4", "model.load_balancing_loss=0", "model.router_z_loss=0")
+    assert pretrain(*arguments, "--name", "whole")[0] == 0
+    assert pretrain(*arguments, "--name", "run")[0] == 0
+    shutil.rmtree(find_checkpoint("run").folder)
+    code, _, err = pretrain("--resume", "run", "--set", "plan.micro_batch=4", "--set", "plan.global_batch=8", "--set", "plan.implementation.experts=loop")
+    assert code == 0, err
+    assert "goes on under another plan: micro_batch 4 (before 8), global_batch 8 (before None), implementation" in err
+    assert "going on after step 4 of 8" in err
+    assert losses(tmp_path / "runs" / "run") == pytest.approx(losses(tmp_path / "runs" / "whole"), rel=1e-5)
+    assert read_experiment(tmp_path / "runs" / "run").plan.micro_batch == 4
+
+
+@pytest.mark.parametrize("setting", ["plan.sequence=16", "plan.micro_batch=4", "plan.gradient_clipping=2", "plan.precision=bf16"])
+def test_a_plan_that_would_learn_something_else_is_refused(settings, pretrain, tmp_path, setting):
+    assert pretrain(*settings("training.tokens=512"), "--name", "run")[0] == 0
+    code, out, err = pretrain("--resume", "run", "--set", setting)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "decides what is learnt: it stays as it began (legal: " in err
+    assert read_experiment(tmp_path / "runs" / "run").plan.sequence == 32
 
 
 @pytest.mark.parametrize("kind", ["training", "model"])

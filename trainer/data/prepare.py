@@ -19,7 +19,7 @@ from configuration.errors import ConfigurationError
 from configuration.files import read_json
 from configuration.spec import Spec, validated
 from trainer.data.corpus import Corpus, read_corpus
-from trainer.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from trainer.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, train_tokenizer
 from trainer.data.unigram import unigram_cross_entropy
 from trainer.specs import DataSpec
 from trainer.specs.data import MADE_HERE
@@ -95,6 +95,7 @@ def _key(corpus: Corpus, vocabulary: int) -> str:
 
 def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable[[str], None]) -> None:
     kind = corpus.spec.tokenizer
+    check_vocabulary(kind, vocabulary)
     log(f"preparing the data, once: {'training' if kind in MADE_HERE else 'reading'} a tokenizer ({kind})")
     tokenizer = train_tokenizer(kind, corpus.training_texts(), vocabulary) if kind in MADE_HERE else load_tokenizer(Path(kind), corpus.spec)
     log(f"encoding the corpus with {tokenizer.vocabulary:,} tokens")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configuration.errors import ConfigurationError
-from trainer.specs.data import BEGIN, END, DataSpec
+from trainer.specs.data import BEGIN, END, MADE_HERE, DataSpec
 
 if TYPE_CHECKING:
     import tokenizers
@@ -78,15 +78,20 @@ def load_tokenizer(path: Path, spec: DataSpec) -> Tokenizer:
     return Tokenizer(inner, *spec.boundaries)
 
 
+def check_vocabulary(kind: str, vocabulary: int) -> None:
+    """Raise ConfigurationError when a tokenizer made here has more ids than ``vocabulary`` leaves room for."""
+    if kind in MADE_HERE and vocabulary < SMALLEST_VOCABULARY:
+        raise ConfigurationError(
+            f"model.vocabulary: a byte-level tokenizer needs at least {SMALLEST_VOCABULARY} (256 bytes, 2 boundary tokens), got {vocabulary}"
+        )
+
+
 def train_tokenizer(kind: str, texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Make a tokenizer, ``byte-bpe`` or ``bytes``, of at most ``vocabulary`` ids from ``texts`` (which plain bytes do not look at).
 
     Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2): merges of bytes within words, so that no text is unknown.
     """
-    if vocabulary < SMALLEST_VOCABULARY:
-        raise ConfigurationError(
-            f"model.vocabulary: a byte-level tokenizer needs at least {SMALLEST_VOCABULARY} (256 bytes, 2 boundary tokens), got {vocabulary}"
-        )
+    check_vocabulary(kind, vocabulary)
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

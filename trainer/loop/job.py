@@ -1,6 +1,6 @@
 """What a training loop works on: prepared data, model, optimizer and log, fresh or as a checkpoint left them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,16 @@ from trainer.checkpoints import Checkpoint, Saver, checkpoints_in, find_checkpoi
 from trainer.data import Batch, Batches, TokenData, prepare
 from trainer.loop.experiment import KINDS, Experiment
 from trainer.loop.journal import Journal
-from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, threads_of
+from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, put_plan, threads_of
 from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
 from trainer.parallel.layout import own_parts
 from trainer.parallel.parallelize import Parallel, parallelize
 from trainer.parallel.together import anywhere, first_rank_decides, first_rank_first
 from trainer.parallel.world import World
+
+DECIDES_WHAT_IS_LEARNT = ("sequence", "precision", "gradient_clipping", "routing", "auxiliary_loss_scope")
+"""Fields of a plan that a resumed run keeps; all others may change."""
 
 
 @dataclass
@@ -64,18 +67,23 @@ class Job:
         return None if self.saver is None else self.saver.wait()
 
 
-def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool, world: World | None = None) -> Job:
-    """Check and build everything, and only then make the run folder; or put back the state of its newest checkpoint.
+def start_job(
+    experiment: Experiment, run_folder: Path | None, log: Callable[[str], None], *, resume: bool, opening: Sequence[str] = (), world: World | None = None
+) -> Job:
+    """Check and build everything, and only then log the lines of ``opening`` and make the run folder; or put back the state of its newest checkpoint.
 
     Raises ConfigurationError in one line.
     """
     plan, training = experiment.plan, experiment.training
     world = world or World(plan, device=training.device)
     goes_on = first_rank_decides(world, lambda: _is_begun(run_folder, resume=resume))
+    checkpoint = _newest_checkpoint(run_folder, experiment) if goes_on and run_folder is not None else None
+    model = build_model(experiment.model, plan, seed=training.seed, device=world.device)
     data = first_rank_first(world, lambda: prepare(experiment.data, experiment.model.vocabulary, log))
+    if checkpoint is not None and checkpoint.data_key != data.facts.key:
+        raise ConfigurationError(f"run {run_folder}: the text or the tokenizer has changed since checkpoint {checkpoint.folder.name}")
     batches = Batches(data.training, plan.sequence, training.seed)
     held_out = Batches(data.validation, plan.sequence, name="validation")
-    model = build_model(experiment.model, plan, seed=training.seed, device=world.device)
     parallel = parallelize(model, world)
     optimizer = build_optimizer(
         model,
@@ -90,10 +98,19 @@ def start_job(experiment: Experiment, run_folder: Path | None, log: Callable[[st
     journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
     saver = None if run_folder is None else Saver(run_folder, world, keep=training.checkpoints.keep)
     job = Job(experiment, run_folder, data, model, parallel, optimizer, batches, held_out, journal, saver, step=0)
+    if checkpoint is not None:
+        load_training_state(checkpoint, model, optimizer, world)
+        job.step = checkpoint.step
+        assert saver is not None
+        saver.last = checkpoint.folder
     if goes_on:
-        _go_on(job, log)
+        first_rank_decides(world, lambda: journal.rewind(job.step))
     elif run_folder is not None:
         first_rank_decides(world, lambda: create_run_folder(run_folder, experiment))
+    for line in opening:
+        log(line)
+    if goes_on and run_folder is not None:
+        _tell_how_it_goes_on(job, run_folder, log)
     return job
 
 
@@ -105,24 +122,27 @@ def _is_begun(run_folder: Path | None, *, resume: bool) -> bool:
     return goes_on
 
 
-def _go_on(job: Job, log: Callable[[str], None]) -> None:
-    assert job.run_folder is not None
-    assert job.saver is not None
-    before = threads_of(job.run_folder)
+def _newest_checkpoint(run_folder: Path, experiment: Experiment) -> Checkpoint | None:
+    """What the run goes on from; None when it was killed before its first checkpoint. Raises ConfigurationError for another experiment."""
+    if not checkpoints_in(run_folder):
+        return None
+    checkpoint = find_checkpoint(str(run_folder))
+    for kind in KINDS:
+        if kind != "plan" and getattr(checkpoint.experiment, kind) != getattr(experiment, kind):
+            raise ConfigurationError(f"run {run_folder}: its {kind} is not the one that checkpoint {checkpoint.folder.name} was trained with")
+    before, now = checkpoint.experiment.plan, experiment.plan
+    for field in (*DECIDES_WHAT_IS_LEARNT, "tokens_per_step"):
+        if getattr(before, field) != getattr(now, field):
+            raise ConfigurationError(
+                f"run {run_folder}: plan.{field} ({getattr(now, field)}) decides what is learnt: it stays as it began (legal: {getattr(before, field)})"
+            )
+    return checkpoint
+
+
+def _tell_how_it_goes_on(job: Job, run_folder: Path, log: Callable[[str], None]) -> None:
+    before = threads_of(run_folder)
     if before != torch.get_num_threads():
         log(f"note: the run began with {before} threads and goes on with {torch.get_num_threads()}: sums may round differently")
-    if checkpoints_in(job.run_folder):
-        checkpoint = find_checkpoint(str(job.run_folder))
-        _check_same(checkpoint, job)
-        load_training_state(checkpoint, job.model, job.optimizer, job.parallel.world)
-        job.step, job.saver.last = checkpoint.step, checkpoint.folder
-    first_rank_decides(job.parallel.world, lambda: job.journal.rewind(job.step))
+    if changed := first_rank_decides(job.parallel.world, lambda: put_plan(run_folder, job.experiment.plan)):
+        log(f"note: the run goes on under another plan: {changed}")
     log(f"going on after step {job.step:,} of {job.experiment.steps:,}")
-
-
-def _check_same(checkpoint: Checkpoint, job: Job) -> None:
-    for kind in KINDS:
-        if getattr(checkpoint.experiment, kind) != getattr(job.experiment, kind):
-            raise ConfigurationError(f"run {job.run_folder}: its {kind} is not the one that checkpoint {checkpoint.folder.name} was trained with")
-    if checkpoint.data_key != job.data.facts.key:
-        raise ConfigurationError(f"run {job.run_folder}: the text or the tokenizer has changed since checkpoint {checkpoint.folder.name}")

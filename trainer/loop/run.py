@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,24 @@ class RunResult:
         }
 
 
-def train(experiment: Experiment, *, run_folder: Path | None, log: Callable[[str], None], resume: bool = False, world: World | None = None) -> RunResult:
+def train(
+    experiment: Experiment,
+    *,
+    run_folder: Path | None,
+    log: Callable[[str], None],
+    resume: bool = False,
+    opening: Sequence[str] = (),
+    world: World | None = None,
+) -> RunResult:
     """Train to the end, or go on to it; log and checkpoints are kept in ``run_folder``, nothing is written without one.
 
     With ``resume`` a run folder that is there already goes on from its newest checkpoint, exactly as if it had never stopped.
-    ``world``: this process among the ranks of the plan; the first of them writes. Raises ConfigurationError before anything is written,
-    NotFiniteError, RankLostError, and KeyboardInterrupt once a checkpoint is safe.
+    ``opening``: lines for ``log`` once everything is checked. ``world``: this process among the ranks of the plan; the first of them writes. Raises
+    ConfigurationError before anything is written, NotFiniteError, RankLostError, and KeyboardInterrupt once a checkpoint is safe.
     """
     world = world or World(experiment.plan, device=experiment.training.device)
     with termination_interrupts(), loss_of_a_rank_told(world):
-        job = start_job(experiment, run_folder, log, resume=resume, world=world)
+        job = start_job(experiment, run_folder, log, resume=resume, opening=opening, world=world)
         try:
             with deferred_interrupts() as interrupted:
                 while job.step < experiment.steps:

@@ -11,7 +11,8 @@ from typing import Any
 
 from configuration.command import to_json
 from configuration.errors import ConfigurationError
-from configuration.files import read_json, read_yaml
+from configuration.files import read_json, read_yaml, write_atomically
+from simulator.specs import Plan
 from trainer.checkpoints.folder import RUNS
 from trainer.loop.experiment import KINDS, Experiment, experiment_from_dict
 
@@ -68,6 +69,18 @@ def read_experiment(folder: Path) -> Experiment:
             raise ConfigurationError(f"run {folder}: {file.name} is missing")
         content[kind] = read_yaml(file)
     return experiment_from_dict(content, str(folder))
+
+
+def put_plan(folder: Path, plan: Plan) -> str:
+    """Make ``plan`` the one of the run from now on; returns the fields that this changes, in words, empty when there are none."""
+    import yaml
+
+    before = read_experiment(folder).plan
+    fields = [field for field in Plan.model_fields if getattr(plan, field) != getattr(before, field)]
+    changed = [f"{field} {getattr(plan, field)} (before {getattr(before, field)})" for field in fields]
+    if changed:
+        write_atomically(folder / "plan.yaml", yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return ", ".join(changed)
 
 
 def threads_of(folder: Path) -> int:

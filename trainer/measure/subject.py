@@ -27,7 +27,7 @@ class Subject:
 
     model: MoETransformer
     parallel: Parallel
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     micro_batches: Iterator[MicroBatch]
     spec: ModelSpec
     plan: Plan
@@ -64,9 +64,9 @@ def build_subject(
     return Subject(model, parallel, optimizer, micro_batches, spec, plan, device)
 
 
-def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") -> Iterator[MicroBatch]:
-    """Uniform random tokens, for ever."""
-    generator = torch.Generator().manual_seed(seed)
+def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", part: int = 0) -> Iterator[MicroBatch]:
+    """Uniform random tokens, for ever; other ones for each ``part`` of the batch."""
+    generator = torch.Generator().manual_seed(seed + 1_000_003 * part)
     while True:
         yield _random(spec, plan, generator, device)
 
@@ -76,11 +76,11 @@ def _random(spec: ModelSpec, plan: Plan, generator: torch.Generator, device: str
     return window_BS1[:, :-1].clone().to(device), window_BS1[:, 1:].clone().to(device)
 
 
-def data_micro_batches(data: DataSpec, spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", log: Callable[[str], None]) -> Iterator[MicroBatch]:
-    """Windows of a corpus, for ever. Raises ConfigurationError when the tokenizer has more ids than the model."""
+def data_micro_batches(
+    data: DataSpec, spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", part: int = 0, log: Callable[[str], None]
+) -> Iterator[MicroBatch]:
+    """Windows of a corpus, for ever, those of one ``part`` of a batch. Raises ConfigurationError when the tokenizer has more ids than the model."""
     tokens = prepare(data, spec.vocabulary, log)
-    if tokens.facts.vocabulary > spec.vocabulary:
-        raise ConfigurationError(f"model.vocabulary ({spec.vocabulary}) is less than the {tokens.facts.vocabulary} ids of the data's tokenizer")
     batches = Batches(tokens.training, plan.sequence, seed)
-    sequences = plan.micro_batch * plan.accumulation
-    return (batch for step in count() for batch in batches.micro_batches(step, sequences, plan.micro_batch, device))
+    sequences = plan.micro_batch * plan.accumulation * plan.dp
+    return (batch for step in count() for batch in batches.micro_batches(step, sequences, plan.micro_batch, device, part=part, parts=plan.dp))
