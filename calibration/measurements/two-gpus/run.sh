@@ -2,13 +2,12 @@
 # One and two GPUs of one machine on moe-s1: data parallel, expert parallel, fully sharded, over NVLink, shared memory and sockets.
 # usage: run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]
 set -uo pipefail
-here="$(cd "$(dirname "$0")" && pwd)"
 out="$1" device="${2:-cuda}" model="${3:-moe-s1}" plan="${4:-fast}"
 mkdir -p "$out"
 steps() { # NAME PROCESSES ARGUMENTS...
     local name="$1" processes="$2"
     shift 2
-    timeout 80 torchrun --nproc-per-node "$processes" --master-port 29512 "$here/steps.py" "$out/$name.json" --device "$device" --model "$model" --set plan.routing=uniform "$@" \
+    timeout 80 torchrun --nproc-per-node "$processes" --master-port 29512 -m trainer.bench.parallel_steps "$out/$name.json" --device "$device" --model "$model" --set plan.routing=uniform "$@" \
         2>"$out/$name.err" && rm "$out/$name.err" || { echo "$name failed"; tail -5 "$out/$name.err"; }
 }
 # What a plan that cuts blocks cannot compile, without compilation; and with fp32 weights, where states are sharded.

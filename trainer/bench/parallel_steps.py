@@ -1,6 +1,6 @@
 """Time training steps of one plan in this process, or in each process of a ``torchrun``, and say what communication costs.
 
-``[torchrun --nproc-per-node 2] python calibration/measurements/two-gpus/steps.py OUT.json --model moe-s1 --plan fast --set plan.ranks=2 --device cuda``
+``{python | torchrun --nproc-per-node 2} -m trainer.bench.parallel_steps OUT.json --model moe-s1 --plan fast --set plan.ranks=2 --device cuda``
 """
 
 import argparse
