@@ -35,6 +35,7 @@ def measure(
     """
     from trainer.measure.request import Request, answer, answer_levers
     from trainer.measure.table import show_report
+    from trainer.parallel.world import launched_rank
 
     console = stderr()
     request = Request(
@@ -46,8 +47,11 @@ def measure(
         found = answer_levers(request, lambda line: console.print(line, markup=False))
         emit(found.model_dump(mode="json"), as_json=as_json, output=output, show=lambda out: show_levers(found, out))
         return
-    measurement = answer(request, lambda line: console.print(line))
+    first = launched_rank() == 0
+    measurement = answer(request, lambda line: console.print(line) if first else None)
     report = measurement.report
+    if not first:
+        return
     emit(report.model_dump(mode="json"), as_json=as_json, output=output, show=lambda out: show_report(report, out))
     if measurement.allocator_agrees is False:
         raise CheckMissedError("the tracked peak and the allocator's differ by more than 0.01 % (see the notes)")

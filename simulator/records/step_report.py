@@ -95,7 +95,7 @@ class Time(Record):
 
 
 class CommunicationRow(Record):
-    """One collective of the step: all its calls together."""
+    """One collective of the step: all its calls together. ``waiting_s``: the part of ``exposed_s`` until the slowest rank comes, where it was measured."""
 
     name: str
     component: Component
@@ -105,6 +105,7 @@ class CommunicationRow(Record):
     bytes_per_call: Number
     time_s: Seconds
     exposed_s: Seconds
+    waiting_s: Seconds = 0.0
     latency_s: Seconds
     bottleneck: str
 
@@ -155,6 +156,15 @@ class Provenance(Record):
     notes: list[str] = []
 
 
+class RankReport(Record):
+    """One rank of a measured job."""
+
+    rank: Annotated[int, Field(ge=0)]
+    memory: Memory
+    time: Time
+    communication: list[CommunicationRow] = []
+
+
 class DefaultUsed(Record):
     """A value that nobody gave, and why it was taken."""
 
@@ -167,7 +177,8 @@ class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
 
     ``model_specification``, ``plan`` and, of a predicted model with experts, ``load_specification`` hold every field of those specifications, so
-    that a report can be predicted again.
+    that a report can be predicted again. ``ranks``: all of a measured job; ``memory`` is then that of the rank with the highest
+    peak, ``time`` and ``communication`` those of the slowest.
     """
 
     schema_version: Literal[1] = 1
@@ -183,6 +194,7 @@ class StepReport(Record):
     time: Time
     throughput: Throughput
     communication: list[CommunicationRow] = []
+    ranks: list[RankReport] = []
     bottleneck: str = ""
     bottleneck_link: str | None = None
     fits: bool | None = None

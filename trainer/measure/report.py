@@ -14,8 +14,10 @@ from simulator.records.step_report import DefaultUsed, Provenance, StepReport, T
 from simulator.specs.flops import model_flops_per_token
 from simulator.specs.presets import Default
 from trainer.measure.allocator import TOLERANCE, agrees, allocator_peak_bytes
+from trainer.measure.communication import measure_communication
 from trainer.measure.load import layer_loads
 from trainer.measure.memory import MemoryPass, measure_memory
+from trainer.measure.merge import apart, merged
 from trainer.measure.subject import Subject
 from trainer.measure.time import TimePass, measure_time
 
@@ -33,7 +35,20 @@ def measure_step(subject: Subject, *, repeats: int, data: str, defaults: list[De
     memory = measure_memory(subject)
     agree, notes = _checked(subject, memory) if check_allocator else (None, [])
     time = measure_time(subject, memory.operations, repeats)
-    return Measurement(_report(subject, memory, time, [f"tokens: {data}", *notes], defaults), agree)
+    report = _report(subject, memory, time, [f"tokens: {data}", *notes], defaults)
+    return Measurement(_of_all_ranks(subject, report, repeats), agree)
+
+
+def _of_all_ranks(subject: Subject, report: StepReport, repeats: int) -> StepReport:
+    if subject.plan.ranks == 1:
+        return report
+    if subject.device == "cuda":
+        note = "collectives are not timed on CUDA: their seconds are in the rows of their components"
+        provenance = report.provenance.model_copy(update={"notes": [*report.provenance.notes, note]})
+        return merged(report.model_copy(update={"provenance": provenance}), subject.parallel.world)
+    communication = measure_communication(subject, repeats)
+    report = report.model_copy(update={"communication": communication.rows, "time": apart(report.time, communication)})
+    return merged(report, subject.parallel.world)
 
 
 def _checked(subject: Subject, memory: MemoryPass) -> tuple[bool, list[str]]:
@@ -58,7 +73,7 @@ def _report(subject: Subject, memory: MemoryPass, time: TimePass, notes: list[st
         active_parameters=subject.spec.active_parameters,
         model_specification=subject.spec.model_dump(mode="json"),
         plan=plan.model_dump(mode="json"),
-        fabric="none: one process",
+        fabric="none: one process" if plan.ranks == 1 else f"measured on {plan.ranks} ranks",
         memory=memory.memory,
         time=time.time,
         throughput=Throughput(

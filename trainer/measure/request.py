@@ -12,6 +12,8 @@ from simulator.specs.presets import Default
 from trainer.measure.levers import Levers, Setting, measure_levers
 from trainer.measure.report import Measurement, measure_step
 from trainer.measure.subject import build_subject, data_micro_batches, random_micro_batches
+from trainer.parallel.together import first_rank_first, loss_of_a_rank_told
+from trainer.parallel.world import check_launch, launched_ranks, leave_world, start_world
 from trainer.specs import DATA
 from trainer.step import MicroBatch
 
@@ -35,9 +37,17 @@ def answer(request: Request, log: Callable[[str], None]) -> Measurement:
     """Check what was asked for, then measure. Raises ConfigurationError in one line."""
     resolved = _resolved(request, log)
     model, plan = resolved.model, resolved.plan
-    subject = build_subject(model, plan, resolved.micro_batches(), seed=request.seed, device=resolved.device)
-    log(f"measuring a step of {model.name}: {model.parameters:,} parameters, {plan.tokens_per_step:,} tokens, {resolved.device}")
-    return measure_step(subject, repeats=request.repeats, data=resolved.tokens, defaults=resolved.defaults, check_allocator=request.check_allocator)
+    if plan.pp > 1:
+        raise ConfigurationError(f"plan.pp ({plan.pp}): a step is measured phase by phase, and a pipeline mixes them (legal: 1)")
+    world = start_world(plan, resolved.device)
+    with loss_of_a_rank_told(world):
+        batches = first_rank_first(world, lambda: resolved.micro_batches(world.data_rank))
+        subject = build_subject(model, plan, batches, seed=request.seed, device=resolved.device, world=world)
+        on = resolved.device if plan.ranks == 1 else f"{plan.ranks} ranks, {resolved.device}"
+        log(f"measuring a step of {model.name}: {model.parameters:,} parameters, {plan.tokens_per_step:,} tokens, {on}")
+        measurement = measure_step(subject, repeats=request.repeats, data=resolved.tokens, defaults=resolved.defaults, check_allocator=request.check_allocator)
+        leave_world()
+    return measurement
 
 
 def answer_levers(request: Request, log: Callable[[str], None]) -> Levers:
@@ -45,8 +55,10 @@ def answer_levers(request: Request, log: Callable[[str], None]) -> Levers:
     if request.check_allocator:
         raise ConfigurationError("--check-allocator does not go with --levers (legal: one of them)")
     resolved = _resolved(request, log)
+    if resolved.plan.ranks > 1:
+        raise ConfigurationError(f"plan.ranks ({resolved.plan.ranks}): levers are measured in one process (legal: 1)")
     setting = Setting(
-        model=resolved.model, plan=resolved.plan, micro_batches=resolved.micro_batches, seed=request.seed, device=resolved.device
+        model=resolved.model, plan=resolved.plan, micro_batches=lambda: resolved.micro_batches(0), seed=request.seed, device=resolved.device
     )  # fmt: skip
     return measure_levers(setting, resolved.tokens, log)
 
@@ -59,24 +71,33 @@ class _Resolved:
     device: str
     tokens: str
     """In words."""
-    micro_batches: Callable[[], Iterator[MicroBatch]]
+    micro_batches: Callable[[int], Iterator[MicroBatch]]
+    """Those of one data-parallel rank."""
 
 
 def _resolved(request: Request, log: Callable[[str], None]) -> _Resolved:
     overrides = parse_single(request.settings, ("model", "plan", "data"))
     device = _device(request)
     model = load_model(request.model, overrides.get("model"))
-    plan, defaults = load_plan(model, request.plan, overrides.get("plan"), precision="bf16-mixed" if device == "cuda" else "fp32")
+    plan, defaults = load_plan(
+        model,
+        request.plan,
+        overrides.get("plan"),
+        ranks=launched_ranks(),
+        ranks_reason="processes started",
+        precision="bf16-mixed" if device == "cuda" else "fp32",
+    )
+    check_launch(plan)
     if "data" in overrides and request.data is None:
         raise ConfigurationError("--set data: no --data was given whose field could be set")
     data = None if request.data is None else DATA.load(request.data, overrides.get("data"))
     if request.threads is not None:
         torch.set_num_threads(request.threads)
 
-    def micro_batches() -> Iterator[MicroBatch]:
+    def micro_batches(part: int) -> Iterator[MicroBatch]:
         if data is None:
-            return random_micro_batches(model, plan, seed=request.seed, device=device)
-        return data_micro_batches(data, model, plan, seed=request.seed, device=device, log=log)
+            return random_micro_batches(model, plan, seed=request.seed, device=device, part=part)
+        return data_micro_batches(data, model, plan, seed=request.seed, device=device, part=part, log=log)
 
     tokens = "uniform random" if request.data is None else f"data {request.data}"
     return _Resolved(model, plan, defaults, device, f"{tokens}, seed {request.seed}", micro_batches)

@@ -25,6 +25,9 @@ def show_report(report: StepReport, console: "Console") -> None:
     console.print(
         f"{report.throughput.tokens_per_s:,.0f} tokens/s, {report.throughput.model_flops / report.time.step_s:.4g} model FLOP/s{_of_yardstick(report)}"
     )
+    if report.ranks:
+        console.print(_ranks(report))
+        console.print(_communication(report))
     if report.layer_loads:
         console.print(_load(report))
     console.print(f"memory: {provenance.memory_source}\ntime: {provenance.time_source}")
@@ -37,6 +40,28 @@ def show_report(report: StepReport, console: "Console") -> None:
 def _of_yardstick(report: StepReport) -> str:
     yardstick = report.provenance.yardstick_flops_per_s
     return f", {report.throughput.model_flops / report.time.step_s / yardstick:.1%} of the yardstick" if yardstick else ""
+
+
+def _ranks(report: StepReport) -> Table:
+    table = Table(title="ranks", title_justify="left")
+    for name in ("rank", "parameters, bytes", "gradients, bytes", "optimizer, bytes", "peak, bytes", "step, ms", "exposed communication, ms", "waiting, ms"):
+        table.add_column(name, justify="right")
+    for rank in report.ranks:
+        memory, waiting_s = rank.memory, sum(row.waiting_s for row in rank.communication)
+        sizes = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes, memory.peak_allocated_bytes)
+        seconds = (rank.time.step_s, rank.time.exposed_communication_s, waiting_s)
+        table.add_row(str(rank.rank), *(f"{size:,}" for size in sizes), *(f"{value * 1e3:.2f}" for value in seconds))
+    return table
+
+
+def _communication(report: StepReport) -> Table:
+    table = Table(title="collectives of the slowest rank, a step", title_justify="left")
+    for name in ("group and collective", "component", "ranks", "calls", "bytes a call", "total, ms", "exposed, ms", "waiting for the slowest, ms"):
+        table.add_column(name, justify="left" if name in ("group and collective", "component") else "right")
+    for row in report.communication:
+        seconds = (row.time_s, row.exposed_s, row.waiting_s)
+        table.add_row(row.name, row.component, str(row.ranks), str(row.calls), f"{row.bytes_per_call:,.0f}", *(f"{value * 1e3:.2f}" for value in seconds))
+    return table
 
 
 def _memory(report: StepReport) -> Table:

@@ -1,0 +1,200 @@
+"""The collectives of a step: calls, bytes and seconds of each by group of ranks, and how long it waits for the slowest rank.
+
+Every collective of this project and of FSDP goes through the functions of ``torch.distributed``, which are replaced while steps are followed. On a CPU a
+collective is over when its call, or the wait for it, returns. Exposed is the time in there, in steps that run as always; total is the same in
+steps that wait for every collective at once, which then hides behind nothing.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+
+from simulator.components import Component, Phase
+from simulator.records.step_report import CommunicationRow
+from trainer.measure.scope import tracking
+from trainer.measure.subject import Subject
+from trainer.parallel.together import gathered
+from trainer.parallel.world import REPLICA, SHARD, TENSOR, Share, World
+
+COLLECTIVES = {
+    "all_reduce": "all-reduce",
+    "all_gather_into_tensor": "all-gather",
+    "all_gather_single": "all-gather",
+    "reduce_scatter_tensor": "reduce-scatter",
+    "reduce_scatter_single": "reduce-scatter",
+    "all_to_all_single": "all-to-all",
+    "broadcast": "broadcast",
+}
+"""Function of torch.distributed to the collective's name; two have new names since torch 2.13. Bytes are those of the larger side."""
+
+
+@dataclass
+class Call:
+    """One collective as one rank sees it."""
+
+    phase: Phase
+    component: Component
+    collective: str
+    ranks: tuple[int, ...]
+    bytes: int
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Means over the steps followed. ``exposed_s``: what a (phase, component) waits for collectives."""
+
+    rows: list[CommunicationRow]
+    exposed_s: dict[tuple[Phase, Component], float]
+
+
+class _Waited:
+    """Work in flight whose wait is timed."""
+
+    def __init__(self, work: Any, call: Call) -> None:
+        self.work, self.call = work, call
+
+    def wait(self, *arguments: Any) -> Any:
+        """Wait, as the work does."""
+        began = time.perf_counter()
+        result = self.work.wait(*arguments)
+        self.call.waited_s += time.perf_counter() - began
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.work, name)
+
+
+@dataclass
+class _Recorder:
+    at_once: bool
+    """Whether every collective is waited for where it is called."""
+    calls: list[Call] = field(default_factory=list)
+    phase: Phase = Phase.FORWARD
+    component: Component = Component.INPUTS
+
+    def observe(self, phase: Phase, component: Component) -> None:
+        """Take the component that the following collectives belong to."""
+        self.phase, self.component = phase, component
+
+    def recorded(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """``original``, whose calls are noted."""
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            given = [value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor)]
+            largest = max(given, key=lambda tensor: tensor.nbytes)
+            group = named.get("group")
+            began = time.perf_counter()
+            call = Call(self.phase, self.component, COLLECTIVES[name], tuple(dist.get_process_group_ranks(group)), largest.nbytes)
+            self.calls.append(call)
+            work = original(*arguments, **named)
+            if work is not None and self.at_once:
+                work.wait()
+            call.waited_s = time.perf_counter() - began
+            return work if work is None or self.at_once else _Waited(work, call)
+
+        return run
+
+
+@contextmanager
+def _recording(*, at_once: bool) -> Iterator[_Recorder]:
+    recorder = _Recorder(at_once)
+    with ExitStack() as stack:
+        for name in (name for name in COLLECTIVES if hasattr(dist, name)):
+            stack.enter_context(patch.object(dist, name, recorder.recorded(name, getattr(dist, name))))
+        yield recorder
+
+
+def measure_communication(subject: Subject, repeats: int) -> Communication:
+    """Follow the collectives of ``repeats`` steps of each kind. A collective call itself: every rank does it."""
+    world = subject.parallel.world
+    calls = _followed(subject, repeats, at_once=False)
+    waits_s = _waits(calls, gathered(world, [(call.ranks, call.waited_s) for call in calls]))
+    found: dict[Key, _Sums] = defaultdict(_Sums)
+    exposed_s: dict[tuple[Phase, Component], float] = defaultdict(float)
+    for call, wait_s in zip(calls, waits_s, strict=True):
+        sums = found[group_name(world, call), call.component, call.collective]
+        sums.ranks, sums.calls, sums.bytes = len(call.ranks), sums.calls + 1, sums.bytes + call.bytes
+        sums.exposed_s, sums.waiting_s = sums.exposed_s + call.waited_s, sums.waiting_s + wait_s
+        exposed_s[call.phase, call.component] += call.waited_s / repeats
+    for call in _followed(subject, repeats, at_once=True):
+        # A collective that is waited for elsewhere belongs to where it was called, in both kinds of steps.
+        found[group_name(world, call), call.component, call.collective].total_s += call.waited_s
+    return Communication([_row(key, sums, repeats) for key, sums in found.items()], dict(exposed_s))
+
+
+Key = tuple[str, Component, str]
+
+
+@dataclass
+class _Sums:
+    ranks: int = 0
+    calls: int = 0
+    bytes: int = 0
+    total_s: float = 0.0
+    exposed_s: float = 0.0
+    waiting_s: float = 0.0
+
+
+def _followed(subject: Subject, repeats: int, *, at_once: bool) -> list[Call]:
+    calls = []
+    for _ in range(repeats):
+        with _recording(at_once=at_once) as recorder, tracking(recorder.observe):
+            subject.step()
+        calls += recorder.calls
+    return calls
+
+
+def _row(key: Key, sums: _Sums, repeats: int) -> CommunicationRow:
+    group, component, collective = key
+    return CommunicationRow(
+        name=f"{group} {collective}",
+        component=component,
+        collective=collective,
+        ranks=sums.ranks,
+        calls=round(sums.calls / repeats),
+        bytes_per_call=sums.bytes / sums.calls,
+        time_s=sums.total_s / repeats,
+        exposed_s=sums.exposed_s / repeats,
+        waiting_s=sums.waiting_s / repeats,
+        latency_s=0.0,
+        bottleneck="",
+    )
+
+
+def _waits(mine: list[Call], everybody: list[list[tuple[tuple[int, ...], float]]]) -> list[float]:
+    """Of each of this rank's calls the time beyond that of the rank that waited least: the last to come. Clocks need not agree."""
+    shortest: dict[tuple[tuple[int, ...], int], float] = {}
+    for calls in everybody:
+        counts: dict[tuple[int, ...], int] = defaultdict(int)
+        for ranks, exposed_s in calls:
+            key = (ranks, counts[ranks])
+            counts[ranks] += 1
+            shortest[key] = min(exposed_s, shortest.get(key, exposed_s))
+    counts = defaultdict(int)
+    waits = []
+    for call in mine:
+        waits.append(call.waited_s - shortest[call.ranks, counts[call.ranks]])
+        counts[call.ranks] += 1
+    return waits
+
+
+def group_name(world: World, call: Call) -> str:
+    """The plan's name for the ranks of a call: of several groups that are the same ranks the first that uses the collective."""
+    groups = {
+        "expert": world.expert_group if call.collective == "all-to-all" else None,
+        "tensor": world.group(Share.SLICED, TENSOR),
+        "data": world.group(Share.WHOLE if world.plan.tp == 1 else Share.SLICED, SHARD),
+        "expert_data": world.group(Share.EXPERT, SHARD),
+        "expert_replicas": world.group(Share.EXPERT, REPLICA),
+        "data_tensor": world.group(Share.WHOLE, SHARD),
+        "replicas": world.group(Share.WHOLE, REPLICA),
+    }
+    return next((name for name, group in groups.items() if group is not None and tuple(dist.get_process_group_ranks(group)) == call.ranks), "all")
