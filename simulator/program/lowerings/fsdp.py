@@ -24,7 +24,7 @@ def _gather(how: Sharding, tape: Forward, node: Node) -> None:
     unit = node.unit
     if how.stage == 3 or tape.turn.first:
         _collect(tape, unit, how)
-        previous = [] if unit.end else unit.before.buffer() if unit.before else [_carried("gathered")]
+        previous = [] if unit.end else unit.before.gathered() if unit.before else [_carried("gathered")]
         _copy_out(tape, unit, previous)
     tape.hook(partial(_scatter, how, unit))
 
@@ -37,7 +37,7 @@ def _reshard(how: Sharding, tape: Forward, node: Node) -> None:
     if unit.end and (how.stage == 3 or tape.turn.first):
         # The root's forward pass is over, and with it the last all-gather of all.
         assert unit.ahead is not None
-        tape.operations[-1].frees += unit.ahead.buffer()
+        tape.operations[-1].frees += unit.ahead.gathered()
     tape.hook(partial(_gather_again, how, unit))
 
 
@@ -47,7 +47,7 @@ def _gather_again(how: Sharding, unit: Unit, back: Backward) -> None:
         return
     if unit.end:
         _collect(back, unit, how)
-    _copy_out(back, unit, unit.buffer())
+    _copy_out(back, unit, unit.gathered())
     if unit.ahead is not None:
         _collect(back, unit.ahead, how)
     else:
@@ -61,13 +61,19 @@ def _carried(name: str) -> Value:
 
 def _collect(tape: Tape, unit: Unit, how: Sharding) -> None:
     """All-gather, after a cast of the shards where another type is computed in."""
-    narrow = [Value(f"{shard.name}.cast", shard.shape, whole.item, Role.COMMUNICATION) for shard, whole in zip(unit.shards, unit.whole, strict=True)]
+    narrow = _narrow(unit)
+    if unit.copied:
+        return
     if unit.shards[0].item != unit.whole[0].item:
         tape.component = Component.PARAMETER_GATHER
         tape.emit("_foreach_copy_", Kind.POINTWISE, (), (), traffic=(*unit.shards, *narrow)).allocates += narrow
         _all_gather(tape, unit.buffer(), how, unit).frees += narrow
     else:
         _all_gather(tape, unit.buffer(), how, unit)
+
+
+def _narrow(unit: Unit) -> list[Value]:
+    return [Value(f"{shard.name}.cast", shard.shape, whole.item, Role.COMMUNICATION) for shard, whole in zip(unit.shards, unit.whole, strict=True)]
 
 
 def _all_gather(tape: Tape, result: list[Value], how: Sharding, unit: Unit):  # type: ignore[no-untyped-def]
@@ -80,6 +86,9 @@ def _all_gather(tape: Tape, result: list[Value], how: Sharding, unit: Unit):  # 
 
 def _copy_out(tape: Tape, unit: Unit, done: list[Value]) -> None:
     """Into whole parameters; buffers that are ``done`` with are let go of afterwards."""
+    if unit.copied:
+        _copy(tape, unit, done)
+        return
     rearranged = [value for value, axis in zip(unit.buffer(), unit.axes, strict=True) if axis]
     with tape.within(Component.PARAMETER_GATHER):
         copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=(*unit.buffer(), *unit.buffer()), after=Stream.GATHER)
@@ -88,6 +97,17 @@ def _copy_out(tape: Tape, unit: Unit, done: list[Value]) -> None:
             copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(*rearranged, *rearranged))
             copy.frees += rearranged
     copy.frees += done
+
+
+def _copy(tape: Tape, unit: Unit, done: list[Value]) -> None:
+    """One parameter after another; a cast has a name until the next one has it."""
+    casts = _narrow(unit) if unit.shards[0].item != unit.whole[0].item else []
+    with tape.within(Component.PARAMETER_GATHER):
+        for index, whole in enumerate(unit.buffer()):
+            copy = tape.emit("copy_", Kind.POINTWISE, (), (), traffic=(whole, whole))
+            copy.allocates += [whole, *casts[index : index + 1]]
+            copy.frees += casts[index - 1 : index] if index else []
+    copy.frees += [*done, *casts[-1:]]
 
 
 def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
@@ -100,17 +120,20 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
         back.operations[-1].frees += unit.behind.buffer(unit.behind.shards[0].item)
     gradients = [back.taken.pop(whole) for whole in unit.whole]
     with back.within(Component.GRADIENT_SYNC):
-        held = _rearranged(back, unit, gradients)
+        held = [] if unit.copied else _rearranged(back, unit, gradients)
         into = unit.buffer(unit.shards[0].item)
         back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE).allocates += into
         for gradient in gradients:
             if gradient not in held:
                 back.drop(gradient)
         out = [Value(f"{shard.name}.grad", shard.shape, shard.item, Role.GRADIENT, shard.component) for shard in unit.shards]
-        exchange = Exchange("reduce-scatter", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in into)))
-        operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
+        if unit.copied:
+            operation = back.emit("copy_", Kind.POINTWISE, (), (), traffic=(*out, *out))
+        else:
+            exchange = Exchange("reduce-scatter", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in into)))
+            operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
         operation.allocates += out
-        if how.copying:
+        if how.copying or unit.copied:
             copy = unit.buffer(unit.shards[0].item)
             operation.allocates += copy
             operation.frees += copy

@@ -24,7 +24,7 @@ EXCHANGES = ("exchange_counts", "order_local", "copy_rows", "exchange", "reorder
 
 @dataclass(frozen=True)
 class Sharding:
-    """What a plan shards. ``gathers``: group that gathers and scatters by share; ``copies``: group of the replicas that then sum, where there are any.
+    """What a plan shards. ``gathers``: group that gathers and scatters by share, empty where a rank holds its copy whole; ``copies``: replicas that then sum.
     ``copying``: reduce-scatters work on a copy of their input, as gloo's do.
     """
 
@@ -40,19 +40,15 @@ def sharding(plan: Plan, *, gloo: bool) -> Sharding | None:
         return None
     shards = {share: sharing_group(plan, share, SHARD) for share in Share}
     copies = {share: sharing_group(plan, share, REPLICA) for share in Share}
-    # Where nothing is left to shard over, the replicas are what is sharded over.
-    gathers = {share: shards[share] or copies[share] for share in Share}
-    both = {share: group for share, group in copies.items() if group and shards[share]}
-    return Sharding(plan.zero_stage, gloo, tuple((share, group) for share, group in gathers.items() if group), tuple(both.items()))
+    taking = [share for share in Share if shards[share] or copies[share]]
+    return Sharding(
+        plan.zero_stage, gloo, tuple((share, shards[share] or "") for share in taking), tuple((share, group) for share, group in copies.items() if group)
+    )
 
 
 def shard_numbers(plan: Plan) -> dict[str, float]:
     """Shards of each kind of parameter."""
-    numbers = {}
-    for share, name in PARTS.items():
-        sizes = cut(plan, share)
-        numbers[name] = float(sizes[SHARD] if sizes[SHARD] > 1 else sizes[REPLICA])
-    return numbers
+    return {name: float(cut(plan, share)[SHARD]) for share, name in PARTS.items()}
 
 
 @dataclass(eq=False)
@@ -61,10 +57,12 @@ class Unit:
 
     ``axes``: the dimension of each that is cut. ``before``: the unit gathered before it; ``ahead``: the one that its backward gathers ahead;
     ``behind``: the one whose gradients were scattered before its own. Of these None is one of the neighbouring stretch, unless the unit is an ``end``.
+    ``copied``: every replica holds it whole, and uses a copy.
     """
 
     name: str
     share: Share
+    copied: bool
     shards: list[Value]
     whole: list[Value]
     axes: list[int]
@@ -81,9 +79,13 @@ class Unit:
             for whole, shard in zip(self.whole, self.shards, strict=True)
         ]
 
+    def gathered(self) -> list[Value]:
+        """The result of its all-gather, before it is copied out."""
+        return [] if self.copied else self.buffer()
+
     def gathered_bytes(self, bindings: Bindings) -> float:
         """Bytes of the result of its all-gather."""
-        return sum(value.bytes.at(bindings) for value in self.buffer())
+        return sum(value.bytes.at(bindings) for value in self.gathered())
 
     def scattered_bytes(self, bindings: Bindings) -> float:
         """Bytes of the input of its reduce-scatter."""
@@ -97,9 +99,9 @@ class UnitNode(Node):
     unit: Unit = field(kw_only=True)
 
 
-def make_unit(name: str, parameters: Iterable[Value], share: Share, *, master: bool = False) -> Unit:
+def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Sharding, *, master: bool = False) -> Unit:
     """A unit; ``master``: computed in the type of the parameters. Slices and experts are cut along the model's width, all others along the first dimension."""
-    unit = Unit(name, share, [], [], [])
+    unit = Unit(name, share, not dict(how.gathers)[share], [], [], [])
     for parameter in parameters:
         axis = 0 if share is Share.WHOLE else parameter.shape.index(D)
         cut_shape = tuple(part(size, PARTS[share]) if place == axis else size for place, size in enumerate(parameter.shape))
@@ -120,7 +122,7 @@ def shard_block(graph: Graph, how: Sharding) -> list[Unit]:
         if share in gathers:
             belongs[kind].append(parameter)
     shares = {"projections": Share.SLICED, "experts": Share.EXPERT}
-    units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), master=kind == "block") for kind, values in belongs.items() if values]
+    units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), how, master=kind == "block") for kind, values in belongs.items() if values]
     substitute(graph, units)
     spans = {unit: (0, len(graph.nodes)) if unit.name == "block" else _span(graph, unit) for unit in units}
     place(graph, spans)
@@ -139,8 +141,8 @@ def _chain(gathered: list[Unit], freed: list[Unit]) -> None:
 
 def shard_ends(first: Graph, last: Graph, how: Sharding) -> tuple[Unit, Unit]:
     """Rewrite embedding and head in place, which are one unit (the root) beside the final norm."""
-    root = make_unit("root", [*first.parameters, *(value for value in last.parameters if value.name == "head")], Share.WHOLE)
-    norm = make_unit("final_norm", [value for value in last.parameters if value.name == "final_norm"], Share.WHOLE, master=True)
+    root = make_unit("root", [*first.parameters, *(value for value in last.parameters if value.name == "head")], Share.WHOLE, how)
+    norm = make_unit("final_norm", [value for value in last.parameters if value.name == "final_norm"], Share.WHOLE, how, master=True)
     substitute(first, [root])
     substitute(last, [root, norm])
     root.end = True
