@@ -1,0 +1,136 @@
+"""Benchmark kernels of one operation against each other: time forward and backward, roofline, error against float64."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configuration.errors import ConfigurationError, unknown
+from trainer.bench.families import FAMILIES, Family
+from trainer.bench.shape import BenchShape
+from trainer.bench.timing import Timing, timed
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel at one shape. Bytes are the least that must move: inputs read, outputs written, once each. Errors are relative norms."""
+
+    operation: str
+    kernel: str
+    shape: BenchShape
+    forward: Timing | None
+    backward: Timing | None
+    forward_flops: float
+    backward_flops: float
+    forward_bytes: int
+    backward_bytes: int
+    forward_error: float | None
+    gradient_error: float | None
+    note: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain content, rates included."""
+        return {
+            "operation": self.operation,
+            "kernel": self.kernel,
+            "shape": self.shape.model_dump(),
+            "forward": None if self.forward is None else self.forward.as_dict(),
+            "backward": None if self.backward is None else self.backward.as_dict(),
+            "forward_flops": self.forward_flops,
+            "backward_flops": self.backward_flops,
+            "forward_bytes": self.forward_bytes,
+            "backward_bytes": self.backward_bytes,
+            "forward_flops_per_s": None if self.forward is None else self.forward_flops / self.forward.median_s,
+            "backward_flops_per_s": None if self.backward is None else self.backward_flops / self.backward.median_s,
+            "forward_bytes_per_s": None if self.forward is None else self.forward_bytes / self.forward.median_s,
+            "backward_bytes_per_s": None if self.backward is None else self.backward_bytes / self.backward.median_s,
+            "forward_error": self.forward_error,
+            "gradient_error": self.gradient_error,
+            "note": self.note,
+        }
+
+
+def chosen_families(names: list[str], file: Path | None) -> dict[str, Family]:
+    """The operations asked for, all by default, with the kernels of a user's file beside the registered ones.
+
+    The file defines ``KERNELS``: operation to name to function. Raises ConfigurationError.
+    """
+    families = dict(FAMILIES)
+    for operation, kernels in ({} if file is None else _read(file)).items():
+        if operation not in families:
+            raise unknown(f"--file {file}: operation", operation, families)
+        families[operation] = replace(families[operation], kernels=families[operation].kernels | kernels)
+    for name in names:
+        if name not in families:
+            raise unknown("--kernel", name, families)
+    return {name: families[name] for name in names or families}
+
+
+def _read(file: Path) -> dict[str, dict[str, Callable[..., Tensor]]]:
+    specification = importlib.util.spec_from_file_location("user_kernels", file)
+    if specification is None or specification.loader is None or not file.is_file():
+        raise ConfigurationError(f"--file {file}: no Python file")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    kernels = getattr(module, "KERNELS", None)
+    if not isinstance(kernels, dict):
+        raise ConfigurationError(f"--file {file}: defines no KERNELS = {{operation: {{name: function}}}}")
+    return kernels
+
+
+def measure_family(operation: str, family: Family, shape: BenchShape, *, dtype: str, device: str, repeats: int) -> list[Row]:
+    """All kernels of one operation on the same inputs."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, device=device, dtype=torch.float32).to(DTYPES[dtype])
+
+    inputs = family.inputs(shape, draw)
+    wide = [_leaf(given.double()) if given.is_floating_point() else given for given in inputs]
+    expected = family.reference(*wide)
+    grad = torch.randn(expected.shape, generator=generator, device=device, dtype=torch.float32)
+    gradients = torch.autograd.grad(expected, _floating(wide), grad.double())
+    return [_measure(operation, name, family, shape, inputs, (expected.detach(), gradients, grad), device, repeats) for name in family.kernels]
+
+
+def _measure(
+    operation: str, name: str, family: Family, shape: BenchShape, given: tuple[Tensor, ...], expected: tuple[Tensor, tuple[Tensor, ...], Tensor],
+    device: str, repeats: int,
+) -> Row:  # fmt: skip
+    kernel, (want, want_gradients, grad) = family.kernels[name], expected
+    inputs = [_leaf(tensor) if tensor.is_floating_point() else tensor for tensor in given]
+    leaves = _floating(inputs)
+    moved = sum(tensor.nbytes for tensor in inputs)
+    flops = family.flops(shape)
+    try:
+        out = kernel(*inputs)
+        grad = grad.to(out.dtype)
+        gradients = torch.autograd.grad(out, leaves, grad)
+    except (RuntimeError, ImportError) as error:
+        return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, str(error).strip().splitlines()[0][:160])
+    with torch.no_grad():
+        forward = timed(lambda: kernel(*inputs), device, repeats)
+    both = timed(lambda: torch.autograd.grad(kernel(*inputs), leaves, grad), device, repeats)
+    backward = Timing([max(seconds - forward.median_s, 1e-9) for seconds in both.repeats_s], both.calls)
+    grads_bytes = sum(leaf.nbytes for leaf in leaves)
+    return Row(
+        operation, name, shape, forward, backward, flops, flops * family.backward_ratio, moved + out.nbytes, moved + out.nbytes + grads_bytes,
+        _error(out, want), max(_error(got, wanted) for got, wanted in zip(gradients, want_gradients, strict=True)),
+    )  # fmt: skip
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_()
+
+
+def _floating(tensors: "list[Tensor] | tuple[Tensor, ...]") -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    return float((got.double() - want).norm() / want.norm().clamp(min=1e-30))

@@ -1,0 +1,52 @@
+"""Benchmarks on the screen."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from trainer.bench.request import Answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_answer(answer: Answer, console: "Console") -> None:
+    """Print the table of kernels, or a summary of a suite."""
+    provenance = answer.document["provenance"]
+    console.print(f"{provenance['device']} ({provenance['machine']}), {provenance['dtype']}, torch {provenance['versions']['torch']}")
+    if answer.roofline is None:
+        _suite(answer.document, console)
+        return
+    console.print(f"roofline, measured: {answer.roofline.flops_per_s:.4g} FLOP/s, {answer.roofline.bytes_per_s:.4g} bytes/s")
+    table = Table("operation", "kernel", "tokens", "forward", "backward", "FLOP/s", "bytes/s", "of roofline", "error", "gradient error")
+    for row in answer.rows:
+        if row.forward is None or row.backward is None:
+            table.add_row(row.operation, row.kernel, f"{row.shape.tokens:,}", f"[dim]{row.note}[/dim]")
+            continue
+        least_s = answer.roofline.least_s(row.forward_flops, row.forward_bytes)
+        table.add_row(
+            row.operation, row.kernel, f"{row.shape.tokens:,}", f"{row.forward.median_s * 1e6:,.1f} µs", f"{row.backward.median_s * 1e6:,.1f} µs",
+            f"{row.forward_flops / row.forward.median_s:.3g}" if row.forward_flops else "", f"{row.forward_bytes / row.forward.median_s:.3g}",
+            f"{least_s / row.forward.median_s:.0%}", f"{row.forward_error:.1e}", f"{row.gradient_error:.1e}",
+        )  # fmt: skip
+    console.print(table)
+    console.print("[dim]rates, share and error are of the forward pass; bytes are the least that must move; errors are relative norms against float64[/dim]")
+
+
+def _suite(document: dict[str, Any], console: "Console") -> None:
+    if document["suite"] == "training":
+        table = Table("shape", "contender", "tokens/s", "model FLOP/s", "peak, GB")
+        for row in document["rows"]:
+            peak = row.get("peak_allocated_bytes")
+            table.add_row(
+                row["shape"], row["contender"], f"{row['tokens_per_s']:,.0f}", f"{row['model_flops_per_s']:.4g}", "" if peak is None else f"{peak / 1e9:.2f}"
+            )
+        console.print(table)
+        return
+    table = Table("kind", "rows", "quickest", "slowest", "outliers")
+    for kind in dict.fromkeys(row["kind"] for row in document["rows"]):
+        rows = [row for row in document["rows"] if row["kind"] == kind]
+        times_us = [row["us"] for row in rows]
+        table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)))
+    console.print(table)
+    console.print(f"{len(document['collectives'])} rows of collectives")

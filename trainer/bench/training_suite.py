@@ -1,0 +1,74 @@
+"""Training speed of one shape: this trainer's plans against a plain compiled model and Hugging Face's, on one device, one after the other."""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from simulator.specs import ModelSpec, load_model, load_plan
+from simulator.specs.flops import model_flops_per_token
+from trainer.bench import contenders
+from trainer.bench.contenders import Contender
+from trainer.bench.kernel_kinds import by_kind, kernel_times
+from trainer.bench.timing import timed, wait
+
+SHAPES = ("moe-s1", "moe-s2", "moe-s3")
+WARM_UP_STEPS = 3
+
+
+def training_rows(shapes: list[str], device: str, repeats: int, *, hugging_face: bool, log: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for each contender and shape."""
+    rows = []
+    for name in shapes:
+        spec = load_model(name)
+        for make in _contenders(spec, device, hugging_face):
+            rows.append(_measure(spec, make(), device, repeats))
+            log(f"{name}, {rows[-1]['contender']}: {rows[-1]['tokens_per_s']:,.0f} tokens/s")
+            _forget()
+    return rows
+
+
+def _contenders(spec: ModelSpec, device: str, hugging_face: bool) -> list[Callable[[], Contender]]:
+    uniform = {"routing": "uniform", "gradient_clipping": None}
+    fast, mixed, learned = (load_plan(spec, *plan)[0] for plan in (("fast", uniform), ("mixed-precision", uniform), ("fast", None)))
+    found = [
+        lambda: contenders.plain(spec, mixed, device),
+        lambda: contenders.trainer("trainer, plan fast", spec, fast, device),
+        lambda: contenders.trainer("trainer, plan fast, learned routing, clipped", spec, learned, device),
+        lambda: contenders.trainer("trainer, plan mixed-precision", spec, mixed, device),
+    ]
+    if hugging_face:
+        for bf16, compiled in ((False, False), (True, False), (True, True)):
+            found.append(lambda bf16=bf16, compiled=compiled: contenders.hugging_face(spec, mixed, device, bf16=bf16, compiled=compiled))
+    return found
+
+
+def _measure(spec: ModelSpec, contender: Contender, device: str, repeats: int) -> dict[str, Any]:
+    for _ in range(WARM_UP_STEPS):
+        contender.step()
+    wait(device)
+    defaults = spec.training_defaults
+    tokens = defaults.micro_batch * defaults.sequence
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    timing = timed(contender.step, device, repeats)
+    row: dict[str, Any] = {
+        "shape": spec.name,
+        "contender": contender.name,
+        "step": timing.as_dict(),
+        "tokens_per_s": tokens / timing.median_s,
+        "model_flops_per_s": model_flops_per_token(spec, defaults.sequence) * tokens / timing.median_s,
+        "last_loss": float(contender.step()),
+    }
+    if device == "cuda":
+        row |= {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+        row["kernel_seconds_by_kind"] = by_kind(kernel_times(contender.step))
+    return row
+
+
+def _forget() -> None:
+    gc.collect()
+    torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

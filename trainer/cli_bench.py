@@ -1,0 +1,64 @@
+"""``bench`` on the command line: parses and prints."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from configuration.command import emit, stderr
+from configuration.files import write_atomically
+
+
+def bench(
+    kernel: Annotated[
+        list[str] | None, typer.Option("--kernel", help="Operation whose kernels run against each other: norm, swiglu, experts, ... Repeatable; default: all.")
+    ] = None,
+    suite: Annotated[
+        Literal["device", "training"] | None,
+        typer.Option("--suite", help="device: all that calibration fits. training: whole steps against other implementations."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Sizes: shape.tokens=1024,4096. Lists make a grid. Repeatable.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Python file with KERNELS = {operation: {name: function}}, run beside ours.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes CUDA where it is there.")] = "auto",
+    dtype: Annotated[Literal["fp32", "bf16"] | None, typer.Option("--dtype", help="Default: bf16 on CUDA, fp32 on CPU.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each time, of which the median is taken.")] = 7,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the kernels under the measured roofline into this PNG.")] = None,
+    hugging_face: Annotated[bool, typer.Option("--hugging-face", help="Suite training: also the transformers library.")] = False,
+    ranks: Annotated[int, typer.Option("--ranks", min=2, help="Suite device: processes of the collectives.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
+    probes: Annotated[Path | None, typer.Option("--probes", help="Suite device: also write the rows as the table that 'calibration fit' reads.")] = None,
+) -> None:
+    """Time kernels forward and backward, against the device's roofline and against float64.
+
+    Example: [bold]python -m trainer bench --kernel swiglu --set shape.tokens=1024,4096 --figure roofline.png[/bold]
+    """
+    from trainer.bench.request import Request, answer
+    from trainer.bench.table import show_answer
+
+    console = stderr()
+    found = answer(
+        Request(
+            kernels=kernel or [], settings=set_ or [], suite=suite, file=file, device=device, dtype=dtype, repeats=repeats, figure=figure,
+            hugging_face=hugging_face, ranks=ranks,
+        ),
+        lambda line: console.print(line),
+    )  # fmt: skip
+    if probes is not None:
+        write_atomically(probes, _lines(found.document))
+    emit(found.document, as_json=as_json, output=output, show=lambda out: show_answer(found, out))
+
+
+def _lines(document: dict[str, object]) -> str:
+    """The rows of the device suite, one JSON object a line, after one that names the device."""
+    import json
+
+    from configuration.errors import ConfigurationError
+
+    if document["suite"] != "device":
+        raise ConfigurationError("--probes: only --suite device makes the table of calibration")
+    provenance, rows = document["provenance"], document["rows"]
+    assert isinstance(provenance, dict)
+    assert isinstance(rows, list)
+    first = {"kind": "device", "name": provenance["device"], "memory_bytes": provenance.get("memory_bytes"), **provenance["versions"]}
+    return "".join(f"{json.dumps(row)}\n" for row in (first, *rows))
