@@ -20,11 +20,16 @@ def load_model_weights(checkpoint: Checkpoint, model: "nn.Module", world: World 
 
 def read_model_tensors(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
     """All weights, whole, in the types they are kept in. Raises ConfigurationError when they are cut off."""
+    return {name.removeprefix(MODEL): tensor for name, tensor in read_tensors(checkpoint, MODEL).items()}
+
+
+def read_tensors(checkpoint: Checkpoint, prefix: str = "") -> "dict[str, torch.Tensor]":
+    """Everything in a checkpoint whose name begins with ``prefix``, whole. Raises ConfigurationError when it is cut off."""
     import torch
 
-    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in _stored(checkpoint).items() if name.startswith(MODEL)}
+    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in _stored(checkpoint).items() if name.startswith(prefix)}
     _read(checkpoint, tensors)
-    return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def load_training_state(checkpoint: Checkpoint, model: "nn.Module", optimizer: "torch.optim.Optimizer", world: World | None = None) -> None:

@@ -127,7 +127,27 @@ def memory(case):
     return {"memory": measured.memory.model_dump(mode="json"), "stretches": case.get("stretches", False) and measured.memory.timeline}
 
 
-CASES = {"train": train, "infer": infer, "memory": memory}
+def resume(case):
+    """A run that goes on (or begins) under a plan, takes some steps and saves; with none it saves what it has read."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from simulator.specs import Plan
+    from trainer.loop.experiment import experiment_from_dict
+    from trainer.loop.job import start_job
+    from trainer.loop.run import take_step
+
+    plan = Plan(**case["plan"])
+    experiment = replace(experiment_from_dict(case["experiment"], "case"), plan=plan)
+    job = start_job(experiment, Path(case["folder"]), str, resume=True, world=start_world(plan, timeout_s=30))
+    for _ in range(case["steps"]):
+        take_step(job)
+    job.save()
+    job.saved()
+    return {"losses": job.journal.losses, "step": job.step}
+
+
+CASES = {"resume": resume, "train": train, "infer": infer, "memory": memory}
 
 
 def main():
