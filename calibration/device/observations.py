@@ -1,6 +1,6 @@
 """What is fitted: measured seconds beside the work that took them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -73,12 +73,11 @@ def step_observations(report: StepReport, model: ModelSpec, plan: Plan, source: 
 
 def runs(program: Program) -> Iterator[tuple[tuple[Operation, ...], Bindings, int]]:
     """Every run of operations of a step, the numbers of its symbols, and how often it passes."""
-    for stretch in program.stretches:
-        segment = stretch.segment
-        yield segment.forward, stretch.bindings, stretch.count * program.accumulation
-        yield segment.backward, stretch.bindings, stretch.count
-        if program.accumulation > 1:
-            yield segment.backward_again, stretch.bindings, stretch.count * (program.accumulation - 1)
+    for turn, times in Counter(program.turns).items():
+        for stretch in program.stretches:
+            taken = stretch.segment.passes[turn]
+            yield taken.forward, stretch.bindings, stretch.count * times
+            yield taken.backward, stretch.bindings, stretch.count * times
     for optimizer in program.optimizer:
         yield optimizer.operations, optimizer.bindings, optimizer.count
 
