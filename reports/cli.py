@@ -62,6 +62,10 @@ def scaling_command(
     law: Annotated[str, typer.Option(help="Law to fit.")] = "chinchilla",
     count: Annotated[str, typer.Option(help="What N counts: active, active-non-embedding or total parameters.")] = "active",
     columns: Annotated[Optional[str], typer.Option(help="Columns of a foreign table: n=..,d=..,loss=..")] = None,  # noqa: UP045
+    holdout_above: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="FLOPS", help="Keep runs of more training FLOPs out of the fit, and mark them."),
+    ] = None,
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -72,7 +76,7 @@ def scaling_command(
     from reports.publish import publish
     from reports.scaling.build import build
 
-    publish(build(runs, logs, law, count, columns), output, as_json=json)
+    publish(build(runs, logs, law, count, columns, holdout_above), output, as_json=json)
 
 
 @app.command("calibration")

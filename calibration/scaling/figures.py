@@ -29,6 +29,7 @@ def draw_residuals(figure: "Figure", findings: Findings) -> None:
             place.plot(np.exp(getattr(points, axis)), error, marker, color=colour, label=label, markersize=4, alpha=0.7)
         place.axhline(0, color="black", linewidth=0.8)
         place.set_xscale("log")
+        place.xaxis.set_minor_formatter("")
         place.set_xlabel(AXES[axis])
     figure.axes[0].set_ylabel("predicted less measured loss (%)")
     figure.axes[0].legend()

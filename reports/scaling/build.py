@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from calibration.scaling.document import Findings
+from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals
 from reports import provenance
 from reports.drawing import picture
 from reports.page import Page, Section
@@ -22,13 +23,24 @@ LIMITS = (
     "A law fitted to small runs is an extrapolation everywhere else; its intervals do not cover a wrong form of the law.",
 )
 
+CHECKS = (
+    ("residuals", "Relative error of every run against each variable; runs held out of the fit are marked.", draw_residuals, 5.4),
+    ("parity", "Predicted against measured loss; runs held out of the fit are marked.", draw_parity, 5.4),
+    (
+        "isoflops",
+        "Loss by the law, lines of equal compute, the law's optimum and isoFLOP parabolas' lowest points.",
+        draw_isoflops,
+        4.6,
+    ),
+)
 
-def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | None) -> Page:
+
+def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | None, holdout_above_flops: float | None = None) -> Page:
     """Read a run table (and logs) and draw it. Raises ConfigurationError in one line."""
     table = read_table(runs, parse_columns(columns) if columns else None)
     settings = settings_of(table.rows, count)
     drawn, absent = curves(table.rows, logs) if logs is not None else ([], [])
-    found = fitted(table, law, count)
+    found = fitted(table, law, count, holdout_above_flops)
     straight = [each for variable in VARIABLES if (each := straightness(settings, variable)) is not None]
     said = [verdicts.which(settings), verdicts.law(found), *map(verdicts.straight, straight)]
     if drawn:
@@ -80,4 +92,7 @@ def _law(found: Findings | str) -> tuple[Section, ...]:
     if found.roofline is not None:
         caption = "The loss roofline: what the compute of the run that cost most can attain, by tokens per parameter."
         pictures.append(picture("roofline", caption, partial(roofline.draw, found=found.roofline), 4.6))
+    for name, caption, draw, height_inches in CHECKS:
+        if name != "isoflops" or found.roofline is not None:
+            pictures.append(picture(name, caption, partial(draw, findings=found), height_inches))
     return (Section("Fitted law", (), (*pictures, *tables.law(found))),)

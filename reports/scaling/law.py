@@ -8,10 +8,10 @@ from configuration.errors import ConfigurationError
 from simulator.records.run_table import RunTable
 
 
-def fitted(table: RunTable, name: str, count: str) -> Findings | str:
+def fitted(table: RunTable, name: str, count: str, holdout_above_flops: float | None = None) -> Findings | str:
     """What the study of the table finds, or in one line why these rows do not give a law. Raises ConfigurationError for an unknown law."""
     law = fitted_law_named(name)
     try:
-        return study(table, law, Settings(count=count))
+        return study(table, law, Settings(count=count, holdout_above_flops=holdout_above_flops))
     except (ConfigurationError, FitError) as error:
         return str(error)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from calibration.scaling.document import Findings, coefficient_intervals
+from calibration.scaling.document import Findings, coefficient_intervals, covariance
 from reports.page import Table
 from reports.scaling.logs import Curve
 from reports.scaling.settings import Setting, flops_unit
@@ -46,7 +46,7 @@ def starts(curves: Sequence[Curve]) -> Table:
 def law(found: Findings) -> tuple[Table, ...]:
     """Coefficients with intervals, and what doublings gain by the law."""
     intervals = coefficient_intervals(found.fit, found.ensemble)
-    coefficients = tuple((name, f"{value:.5g}", *(f"{edge:.4g}" for edge in intervals[name])) for name, value in found.fit.coefficients.items())
+    coefficients = tuple((name, f"{value:.17g}", *(f"{edge:.4g}" for edge in intervals[name])) for name, value in found.fit.coefficients.items())
     scale, unit = flops_unit(6 * found.verdict.n * found.verdict.d)
     gained = tuple(
         (
@@ -57,8 +57,16 @@ def law(found: Findings) -> tuple[Table, ...]:
         )
         for gain in found.verdict.gains
     )
+    spread = covariance(found.fit, found.ensemble)
+    names = spread["parameters"]
+    matrix = tuple((name, *(f"{value:.17g}" for value in row)) for name, row in zip(names, spread["matrix"], strict=True))
+    forms = tuple(
+        (each.law, str(each.parameters), each.failure or f"{each.held_out_error:.2%}", "" if each.aicc is None else f"{each.aicc:.1f}") for each in found.forms
+    )
     tables = [
         Table(f"Coefficients of {found.fit.law.formula}", ("", "value", "95 % from", "to"), coefficients),
+        Table("Their covariance over the refits", ("", *names), matrix),
+        Table("Forms on the same runs, judged on the quarter of most compute", ("law", "parameters", "mean error there", "AICc of all"), forms),
         Table("Doublings by the law, from the run of most compute", ("twice", "nats per token", "95 % from", "to", f"nats per {unit}"), gained),
     ]
     if found.verdict.next_runs:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from simulator.records.run_table import read_rows
+
 
 def _reports(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "reports", *arguments], cwd=cwd, capture_output=True, text=True)
@@ -73,3 +75,19 @@ def test_a_folder_that_cannot_be_made_is_named(predicted: Path, tmp_path: Path) 
 def test_help_comes_without_matplotlib() -> None:
     code = "import sys, reports.cli; sys.exit(any(name in sys.modules for name in ('matplotlib', 'networkx', 'scipy', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_scaling_page_through_the_real_command_with_every_option(tmp_path: Path) -> None:
+    own = Path(__file__).resolve().parents[2] / "calibration" / "measurements" / "moe-scaling-h100" / "losses.csv"
+    rows = read_rows(own)[:3]
+    for row in rows:
+        (tmp_path / "logs" / row.run).mkdir(parents=True)
+        (tmp_path / "logs" / row.run / "log.jsonl").write_text('{"step": 1, "loss_nats_per_token": 5.5}\n{"step": 2, "loss_nats_per_token": 5.0}\n')
+    words = ("--law", "joint-moe-fixed", "--count", "active-non-embedding", "--logs", str(tmp_path / "logs"), "--holdout-above", "3e14")
+    command = [sys.executable, "-m", "reports", "scaling", "--runs", str(own), *words, "-o", str(tmp_path / "page"), "--json"]
+    document = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert "N counts active-non-embedding parameters" in document["subject"]
+    assert {Path(file).name for file in document["files"]} >= {"loss_curves.png", "residuals.png", "parity.png", "isoflops.png", "roofline.png", "scaling.html"}
+    page = (tmp_path / "page" / "scaling.html").read_text()
+    assert "covariance" in page
+    assert "AICc" in page
