@@ -1,11 +1,14 @@
 """Documents: what the sources yield, how they are split, and what is refused."""
 
+import json
+import sys
+
 import pytest
 
 from configuration.errors import ConfigurationError
 from trainer.data.corpus import read_corpus
 from trainer.data.sources import documents
-from trainer.specs import DATA, DataSpec, KingJames, TextFiles
+from trainer.specs import DATA, DataSpec, HuggingFaceDataset, KingJames, TextFiles
 
 
 def test_the_king_james_text_is_there_without_a_download():
@@ -106,3 +109,43 @@ def test_the_fingerprint_follows_the_text(tmp_path):
     before = read_corpus(lines(tmp_path, "a\nb\n")).fingerprint
     assert read_corpus(lines(tmp_path, "a\nb\n")).fingerprint == before
     assert read_corpus(lines(tmp_path, "a\nc\n")).fingerprint != before
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """Three texts and an empty one, as JSON lines and as parquet."""
+    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed (extra hf)")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    content = [{"content": text, "number": number} for number, text in enumerate(["first\n", "", "zweiter: é\n", "third"])]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    datasets.Dataset.from_list(content).to_parquet(tmp_path / "rows.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("path", "file"), [("json", "rows.jsonl"), ("parquet", "rows.parquet")])
+def test_rows_of_a_data_set_are_documents(rows, path, file):
+    source = HuggingFaceDataset(path=path, data_files=str(rows / file), column="content")
+    assert list(documents(source)) == ["first\n", "zweiter: é\n", "third"]
+    assert list(documents(source.model_copy(update={"split": "train[:2]"}))) == ["first\n"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"column": "text"}, r"has no column 'text' \(legal: content, number\)"),
+        ({"column": "number"}, "column 'number' of json holds int, expected text"),
+        ({"data_files": "gone.jsonl"}, "json cannot be loaded: .*gone.jsonl"),
+        ({"split": "test"}, "json cannot be loaded: .*test"),
+    ],
+)
+def test_what_a_data_set_lacks_is_one_line(rows, fields, told):
+    given = {"path": "json", "data_files": str(rows / "rows.jsonl"), "column": "content"} | fields
+    with pytest.raises(ConfigurationError, match=told) as refused:
+        list(documents(HuggingFaceDataset(**given)))
+    assert "\n" not in str(refused.value)
+
+
+def test_without_the_package_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'moe-ledger\[hf\]'"):
+        list(documents(HuggingFaceDataset(path="json")))

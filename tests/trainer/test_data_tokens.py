@@ -103,7 +103,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "save", interrupted)
+    monkeypatch.setattr("trainer.data.prepare._mapped", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(three_documents(tmp_path), 258, silent)
     assert list(cache_folder().iterdir()) == []

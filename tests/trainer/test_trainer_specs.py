@@ -13,7 +13,7 @@ def test_every_preset_is_valid(folder):
 
 
 def test_the_presets_are_those_that_the_manual_names():
-    assert DATA.names() == ["python-source", "simple-corpus", "text-files"]
+    assert DATA.names() == ["hugging-face", "python-source", "simple-corpus", "text-files"]
     assert TRAINING.names() == ["basic"]
 
 

@@ -24,7 +24,8 @@ from trainer.data.unigram import unigram_cross_entropy
 from trainer.specs import DataSpec
 from trainer.specs.data import MADE_HERE
 
-FORMAT = 2
+TRAINING_FILE, VALIDATION_FILE = "training.bin", "validation.bin"
+FORMAT = 3
 """Raised when the meaning of a cached file changes, which makes old caches unused."""
 
 
@@ -99,21 +100,20 @@ def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable
     log(f"preparing the data, once: {'training' if kind in MADE_HERE else 'reading'} a tokenizer ({kind})")
     tokenizer = train_tokenizer(kind, corpus.training_texts(), vocabulary) if kind in MADE_HERE else load_tokenizer(Path(kind), corpus.spec)
     log(f"encoding the corpus with {tokenizer.vocabulary:,} tokens")
-    training, _ = _encode(tokenizer, corpus.training_texts(), corpus.spec)
-    validation, validation_text_bytes = _encode(tokenizer, corpus.validation_texts(), corpus.spec)
-    facts = TokenFacts(
-        key=key,
-        vocabulary=tokenizer.vocabulary,
-        training_tokens=len(training),
-        validation_tokens=len(validation),
-        validation_text_bytes=validation_text_bytes,
-        unigram_nats_per_token=unigram_cross_entropy(training, validation, tokenizer.vocabulary),
-    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key}."))
     try:
-        np.save(temporary / "training.npy", training, allow_pickle=False)
-        np.save(temporary / "validation.npy", validation, allow_pickle=False)
+        _encode(tokenizer, corpus.training_texts(), corpus.spec, temporary / TRAINING_FILE)
+        validation_text_bytes = _encode(tokenizer, corpus.validation_texts(), corpus.spec, temporary / VALIDATION_FILE)
+        training, validation = (_mapped(temporary / file, tokenizer) for file in (TRAINING_FILE, VALIDATION_FILE))
+        facts = TokenFacts(
+            key=key,
+            vocabulary=tokenizer.vocabulary,
+            training_tokens=len(training),
+            validation_tokens=len(validation),
+            validation_text_bytes=validation_text_bytes,
+            unigram_nats_per_token=unigram_cross_entropy(training, validation, tokenizer.vocabulary),
+        )
         (temporary / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         (temporary / "facts.json").write_text(to_json(facts.model_dump()), encoding="utf-8")
         temporary.rename(folder)
@@ -126,17 +126,26 @@ def _make(corpus: Corpus, vocabulary: int, key: str, folder: Path, log: Callable
     log(f"{facts.training_tokens:,} tokens for training, {facts.validation_tokens:,} for validation, kept in {folder}")
 
 
-def _encode(tokenizer: Tokenizer, texts: Iterator[str], spec: DataSpec) -> tuple[np.ndarray, int]:
-    """All documents as one stream of ids with their boundary tokens, and the number of their UTF-8 bytes."""
-    dtype = np.uint16 if tokenizer.vocabulary <= 2**16 else np.uint32
+def _encode(tokenizer: Tokenizer, texts: Iterator[str], spec: DataSpec, file: Path) -> int:
+    """Write all documents to ``file`` as one stream of ids with their boundary tokens, a batch at a time; returns their UTF-8 bytes."""
+    dtype = _dtype(tokenizer)
     before = np.array([tokenizer.begin_id] if spec.begin_token else [], dtype=dtype)
     after = np.array([tokenizer.end_id] if spec.end_token else [], dtype=dtype)
-    pieces, text_bytes = [], 0
-    for batch in _batches(texts, 256):
-        text_bytes += sum(len(text.encode()) for text in batch)
-        for ids in tokenizer.encode_documents(batch):
-            pieces += [before, ids.astype(dtype), after]
-    return np.concatenate(pieces), text_bytes
+    text_bytes = 0
+    with file.open("wb") as stream:
+        for batch in _batches(texts, 256):
+            text_bytes += sum(len(text.encode()) for text in batch)
+            for ids in tokenizer.encode_documents(batch):
+                stream.write(np.concatenate([before, ids.astype(dtype), after]).tobytes())
+    return text_bytes
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype("<u2" if tokenizer.vocabulary <= 2**16 else "<u4")
+
+
+def _mapped(file: Path, tokenizer: Tokenizer) -> np.ndarray:
+    return np.memmap(file, dtype=_dtype(tokenizer), mode="r")
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -147,9 +156,11 @@ def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _open(folder: Path, spec: DataSpec) -> TokenData:
     facts = validated(TokenFacts, read_json(folder / "facts.json", "prepared data"), str(folder / "facts.json"))
+    tokenizer = load_tokenizer(folder / "tokenizer.json", spec)
     try:
-        training = np.load(folder / "training.npy", mmap_mode="r", allow_pickle=False)
-        validation = np.load(folder / "validation.npy", mmap_mode="r", allow_pickle=False)
+        training, validation = (_mapped(folder / file, tokenizer) for file in (TRAINING_FILE, VALIDATION_FILE))
+        if (len(training), len(validation)) != (facts.training_tokens, facts.validation_tokens):
+            raise ValueError(f"{len(training):,} and {len(validation):,} tokens instead of {facts.training_tokens:,} and {facts.validation_tokens:,}")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"prepared data: {folder} is damaged ({error}); remove it and start again") from None
-    return TokenData(facts, training, validation, load_tokenizer(folder / "tokenizer.json", spec))
+    return TokenData(facts, training, validation, tokenizer)

@@ -1,6 +1,6 @@
 """What the trainer alone reads: ``data.yaml`` (where the tokens come from) and ``training.yaml`` (how long and how fast to learn)."""
 
-from trainer.specs.data import DATA, DataSpec, KingJames, PythonSource, Source, TextFiles
+from trainer.specs.data import DATA, DataSpec, HuggingFaceDataset, KingJames, PythonSource, Source, TextFiles
 from trainer.specs.training import TRAINING, Checkpoints, ConstantSchedule, CosineSchedule, Evaluation, Schedule, TrainingSpec
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "CosineSchedule",
     "DataSpec",
     "Evaluation",
+    "HuggingFaceDataset",
     "KingJames",
     "PythonSource",
     "Schedule",

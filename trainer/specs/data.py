@@ -37,7 +37,24 @@ class TextFiles(Spec):
     """What one document is; paragraphs are parted by empty lines."""
 
 
-Source = Annotated[KingJames | PythonSource | TextFiles, Field(discriminator="kind")]
+class HuggingFaceDataset(Spec):
+    """A data set of Hugging Face's ``datasets`` (extra ``hf``); a document is a row."""
+
+    kind: Literal["hugging-face"] = "hugging-face"
+    path: str
+    """``json``, ``parquet``, ``csv`` or ``text`` for files of one's own, else a name of the hub, which is downloaded."""
+    name: str | None = None
+    """Configuration of a data set that has several."""
+    data_files: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Files and globs, relative to the working directory."""
+    split: str = "train"
+    """Split, or part of one: ``train[:10%]``."""
+    column: str = "text"
+    revision: str | None = None
+    """Commit or tag of a data set of the hub."""
+
+
+Source = Annotated[KingJames | PythonSource | TextFiles | HuggingFaceDataset, Field(discriminator="kind")]
 
 
 BEGIN, END = "<|begin|>", "<|end|>"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from trainer.data.sources import king_james, python_source, text_files
-from trainer.specs import KingJames, PythonSource, Source
+from trainer.data.sources import hugging_face, king_james, python_source, text_files
+from trainer.specs import HuggingFaceDataset, KingJames, PythonSource, Source
 
 
 def documents(source: Source) -> Iterator[str]:
@@ -12,4 +12,6 @@ def documents(source: Source) -> Iterator[str]:
         return king_james.documents(source)
     if isinstance(source, PythonSource):
         return python_source.documents()
+    if isinstance(source, HuggingFaceDataset):
+        return hugging_face.documents(source)
     return text_files.documents(source)
