@@ -16,6 +16,7 @@ NAMES = {
     "expert": "expert parallel",
     "tensor": "tensor parallel",
     "pipeline": "pipeline",
+    "stage": "stage",
     "data": "data parallel",
     "slice_data": "data parallel of slices",
     "expert_data": "data parallel of experts",

@@ -10,6 +10,7 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
+from configuration.errors import ConfigurationError
 from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Value
 from simulator.program.layers.attention import attention
@@ -31,13 +32,15 @@ from simulator.program.optimizer import (
     loop_adamw,
     total_norm,
 )
+from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.program.rewrites.recompute import Recomputed, recompute
-from simulator.program.sizes import ONE, SYMBOLS, D, N, Size, T
+from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
+from simulator.program.sizes import ONE, SYMBOLS, B, D, N, S, Size, T
 from simulator.program.tape import ONLY, Backward, Forward, Turn
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.chunks import chunk_rows
@@ -115,6 +118,10 @@ class _Structure:
     bucketed: frozenset[Share]
     """Parameters whose gradients go into buckets that ranks sum."""
     sharding: Sharding | None
+    sliced: bool
+    counting_group: str | None
+    """Ranks over whose tokens the balancing loss counts the experts' shares, where they are several."""
+    gloo: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
@@ -124,20 +131,22 @@ class _Structure:
 def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
 
-    ``gloo``: ranks are processes on CPUs.
+    ``gloo``: ranks are processes on CPUs. Raises ConfigurationError for what is not predicted.
     """
+    if not plan.attention_across_documents:
+        raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), names, model.tied_embeddings,
-        plan.routing == "uniform", plan.recomputation,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), plan.tp > 1,
+        _counting_group(plan), gloo, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
-        "B": plan.micro_batch, "S": plan.sequence, "T": plan.tokens_per_micro_batch, "D": model.width,
+        "B": plan.micro_batch, "S": plan.sequence, "T": plan.own_tokens, "D": model.width,
         "V": model.vocabulary, "P": model.maximum_positions, "N": model.moe_layers,
     }  # fmt: skip
-    rows = chunk_rows(plan.tokens_per_micro_batch, model.width, model.vocabulary)
-    common |= {"R": rows, "X": ceil(plan.tokens_per_micro_batch / rows)}
+    rows = chunk_rows(plan.own_tokens, model.width, model.vocabulary)
+    common |= {"R": rows, "X": ceil(plan.own_tokens / rows)}
     start, finish = _ends(structure)
     blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
     stretches = _neighbouring((Stretch(start, 1, common), *blocks, Stretch(finish, 1, common)), plan)
@@ -164,6 +173,12 @@ def _neighbouring(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[Stretch, 
     return tuple(Stretch(stretch.segment, count, stretch.bindings | numbers) for stretch, own in zip(known, runs, strict=True) for count, numbers in own)
 
 
+def _counting_group(plan: Plan) -> str | None:
+    if plan.auxiliary_loss_scope == "global" and plan.stage_ranks > 1:
+        return "stage"
+    return "tensor" if plan.tp > 1 else None
+
+
 def _bucketed(plan: Plan) -> frozenset[Share]:
     return frozenset() if plan.zero_stage else frozenset(share for share in Share if sharing_group(plan, share))
 
@@ -181,12 +196,12 @@ def _kinds(group: BlockGroup) -> tuple[str, DenseFeedForward | MoeFeedForward]:
 
 def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float]:
     mixer, feed_forward = group.mixer, group.feed_forward
-    numbers: dict[str, float] = {"H": mixer.heads, "G": mixer.kv_heads, "C": mixer.head_width, "J": mixer.head_width // 2}
+    numbers: dict[str, float] = {"H": mixer.heads // plan.tp, "G": mixer.kv_heads // plan.tp, "C": mixer.head_width, "J": mixer.head_width // 2}
     if isinstance(feed_forward, DenseFeedForward):
-        return numbers | {"F": feed_forward.hidden_width}
+        return numbers | {"F": feed_forward.hidden_width // plan.tp}
     experts, top_k = feed_forward.experts, feed_forward.top_k
-    capacity = feed_forward.capacity(plan.tokens_per_micro_batch)
-    rows = load.most_rows(plan.tokens_per_micro_batch * top_k, experts, top_k, plan.ep) if capacity is None else experts * capacity
+    capacity = feed_forward.capacity(plan.own_tokens)
+    rows = load.most_rows(plan.own_tokens * top_k, experts, top_k, plan.ep) if capacity is None else experts * capacity
     return numbers | {
         "F": feed_forward.expert_width // plan.etp, "E": experts, "K": top_k,
         "L": experts // plan.ep, "Q": rows * plan.etp, "g": plan.ep * plan.etp, "p": plan.ep, "z": plan.etp,
@@ -213,6 +228,10 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
     else:
         residual = dense(graph, residual)
     graph.outputs = [residual, *losses]
+    if structure.sliced:
+        tensor_parallel(graph)
+    if structure.counting_group:
+        count_over_ranks(graph)
     units = shard_block(graph, structure.sharding) if structure.sharding else []
     graph.resolve(structure.precision)
     return _segment(graph, structure, units)
@@ -250,7 +269,7 @@ def _left_by_head(last: Graph, units: Sequence[Unit], structure: _Structure) -> 
 def _frame(start: Segment, structure: _Structure) -> None:
     """Inputs begin with the first operation of the forward pass and end with the last of backward, as do the gradients of the
     layers' auxiliary losses, and the total loss and its gradient, which the caller holds until then."""
-    inputs = [Value(name, (T,), ItemKind.INT64, Role.INPUT, Component.INPUTS) for name in ("inputs", "labels")]
+    inputs = [Value(name, (B * S,), ItemKind.INT64, Role.INPUT, Component.INPUTS) for name in ("inputs", "labels")]
     for forward in {id(run.forward): run.forward for run in start.passes.values()}.values():
         forward[0].allocates.extend(inputs)
     losses = [Value(name, (N,), ItemKind.FP32, Role.TEMPORARY, Component.TOTAL_LOSS) for name in structure.auxiliary_losses]
@@ -283,6 +302,10 @@ class _Passes(NamedTuple):
 
 def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn) -> _Passes:
     table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
+    if structure.counting_group:
+        table |= counting_lowerings(structure.counting_group)
+    if structure.sliced:
+        table |= tensor_lowerings(gloo=structure.gloo)
     if structure.sharding is not None:
         table |= sharding_lowerings(structure.sharding)
     forward = Forward(turn)

@@ -9,7 +9,6 @@ from configuration.errors import ConfigurationError
 from configuration.spec import Spec
 from simulator.specs.model import DenseFeedForward, ModelSpec
 
-
 RECOMPUTED_PARTS = {"attention", "feed_forward", "experts"}
 
 
@@ -55,6 +54,8 @@ class Plan(Spec):
     what the experts return.
     ``routing``: ``uniform`` deals tokens to experts in turn, whatever the router says, so that every expert gets the same number of
     rows: for benchmarks.
+    ``attention_across_documents``: false keeps the attention of a token within its document, where several are packed into one sequence;
+    a mask of micro_batch x sequence x sequence numbers in the compute type then lives through the step.
     ``precision``: ``bf16-mixed`` casts fp32 weights for every use; ``bf16-split`` trains the same fp32 weights, of which parameters are the
     upper 16 bits and the optimizer holds the lower ones, so that weights and gradients are bf16 wherever they are used, and gradients
     accumulate in bf16; ``bf16`` has no fp32 weights.
@@ -76,6 +77,7 @@ class Plan(Spec):
     auxiliary_loss_scope: Literal["micro_batch", "global"] = "micro_batch"
     recomputation: str | tuple[str, ...] = "none"
     routing: Literal["learned", "uniform"] = "learned"
+    attention_across_documents: bool = True
     precision: Literal["fp32", "bf16-mixed", "bf16-split", "bf16"] = "fp32"
     gradient_clipping: PositiveFloat | None = 1.0
     overlap_gradient_sync: bool = True
@@ -135,6 +137,10 @@ class Plan(Spec):
                     raise ValueError(f"implementation.compile block takes a block as one graph, which {field} ({value}) cuts (legal: none)")
 
     def _check_pipeline(self) -> None:
+        if self.pp > 1 and not self.attention_across_documents:
+            raise ValueError(
+                f"attention_across_documents false is not supported with pp ({self.pp}): later stages do not see where documents begin (legal: true)"
+            )
         if (self.virtual_stages > 1) != (self.schedule == "interleaved"):
             raise ValueError(f"virtual_stages ({self.virtual_stages}): interleaved takes 2 or more, gpipe and 1f1b take 1; the schedule is {self.schedule}")
         if self.virtual_stages > 1 and self.pp == 1:
@@ -185,6 +191,11 @@ class Plan(Spec):
     def tokens_per_micro_batch(self) -> int:
         """Tokens that one rank sees in one micro-batch."""
         return self.micro_batch * self.sequence
+
+    @property
+    def own_tokens(self) -> int:
+        """Of these the tokens that a rank works on outside of what tensor parallelism slices."""
+        return self.tokens_per_micro_batch // self.tp
 
     @property
     def tokens_per_step(self) -> int:

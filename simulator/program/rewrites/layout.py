@@ -47,6 +47,7 @@ GROUPS = {
     "expert": (Share.EXPERT, (EXPERT, EXPERT_TENSOR)),
     "tensor": (Share.SLICED, (TENSOR,)),
     "pipeline": (Share.WHOLE, (PIPELINE,)),
+    "stage": (Share.WHOLE, (REPLICA, SHARD)),
     "data": (Share.WHOLE, (SHARD,)),
     "slice_data": (Share.SLICED, (SHARD,)),
     "expert_data": (Share.EXPERT, (SHARD,)),
