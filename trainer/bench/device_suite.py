@@ -5,6 +5,7 @@ Rows are those that ``calibration fit`` reads: ``kind``, the shape, ``us`` of on
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ Row = dict[str, Any]
 Case = tuple[str, Row, Callable[[], object]]
 
 SIZES = {
-    "cpu": {"gemm": (128, 512, 1024), "experts": (4, 16), "rows": (512, 2048), "elements": (2**14, 2**18, 2**22), "sequence": (128, 512), "parameters": (10**5, 10**6)},
+    "cpu": {
+        "gemm": (128, 512, 1024), "experts": (4, 16), "rows": (512, 2048), "elements": (2**14, 2**18, 2**22),
+        "sequence": (128, 512), "parameters": (10**5, 10**6),
+    },
     "cuda": {
         "gemm": (512, 1024, 2048, 4096, 8192), "experts": (8, 32, 64), "rows": (16384, 65536), "elements": (2**14, 2**20, 2**24, 2**28),
         "sequence": (512, 2048, 8192), "parameters": (10**6, 10**8),
@@ -68,7 +72,7 @@ def _products(device: str, dtype: str) -> Iterator[Case]:
         for n in sizes["gemm"]:
             for k in sizes["gemm"]:
                 left, right = _draw(device, dtype, m, k), _draw(device, dtype, k, n)
-                yield "gemm", {"m": m, "n": n, "k": k, "dtype": dtype, "layout": "NN"}, lambda left=left, right=right: torch.mm(left, right)
+                yield "gemm", {"m": m, "n": n, "k": k, "dtype": dtype, "layout": "NN"}, partial(torch.mm, left, right)
     width = 1024 if device == "cuda" else 128
     for experts in sizes["experts"]:
         for rows in sizes["rows"]:
@@ -78,7 +82,7 @@ def _products(device: str, dtype: str) -> Iterator[Case]:
                 fields = {"experts": experts, "tokens": rows, "k": width, "n": width, "skew": skew, "dtype": dtype}
                 fields["max_over_mean"] = float(counts.max() * experts / rows)
                 on_device = ends.to(device)
-                yield "grouped_gemm", fields, lambda x=x, weight=weight, ends=on_device: F.grouped_mm(x, weight, offs=ends)  # type: ignore[attr-defined, unused-ignore]
+                yield "grouped_gemm", fields, partial(F.grouped_mm, x, weight, offs=on_device)  # type: ignore[attr-defined, unused-ignore]
 
 
 def _ends(experts: int, rows: int, exponent: float) -> torch.Tensor:
@@ -93,17 +97,16 @@ def _attention(device: str, dtype: str) -> Iterator[Case]:
         for head_dim in (64, 128):
             batch = max(1, tokens // sequence)
             tensors = [_draw(device, dtype, batch, heads, sequence, head_dim).requires_grad_() for _ in range(3)]
-            grad = torch.randn_like(tensors[0])
             fields = {"batch": batch, "heads": heads, "sequence": sequence, "head_dim": head_dim, "dtype": dtype}
 
-            def forward(tensors: list[torch.Tensor] = tensors) -> torch.Tensor:
-                return F.scaled_dot_product_attention(*tensors, is_causal=True)
-
-            def both(tensors: list[torch.Tensor] = tensors, grad: torch.Tensor = grad, forward: Callable[[], torch.Tensor] = forward) -> object:
-                return torch.autograd.grad(forward(), tensors, grad)
-
+            query, key, value = tensors
+            forward = partial(F.scaled_dot_product_attention, query, key, value, is_causal=True)
             yield "attention_forward", fields, forward
-            yield "attention_forward_backward", fields, both
+            yield "attention_forward_backward", fields, partial(_both, forward, tensors, torch.randn_like(query))
+
+
+def _both(forward: Callable[[], torch.Tensor], leaves: list[torch.Tensor], grad: torch.Tensor) -> object:
+    return torch.autograd.grad(forward(), leaves, grad)
 
 
 def _moves(device: str, dtype: str) -> Iterator[Case]:
@@ -112,11 +115,11 @@ def _moves(device: str, dtype: str) -> Iterator[Case]:
         x, y = _draw(device, dtype, elements), _draw(device, dtype, elements)
         out = torch.empty_like(x)
         common = {"elements": elements, "dtype": dtype}
-        yield "add", common | {"bytes": 3 * item * elements}, lambda x=x, y=y, out=out: torch.add(x, y, out=out)
-        yield "copy", common | {"bytes": 2 * item * elements}, lambda x=x, out=out: out.copy_(x)
-        yield "silu", common | {"bytes": 2 * item * elements}, lambda x=x: F.silu(x)
+        yield "add", common | {"bytes": 3 * item * elements}, partial(torch.add, x, y, out=out)
+        yield "copy", common | {"bytes": 2 * item * elements}, partial(out.copy_, x)
+        yield "silu", common | {"bytes": 2 * item * elements}, partial(F.silu, x)
         if dtype == "bf16":
-            yield "cast_bf16_fp32", {"elements": elements, "bytes": 6 * elements}, lambda x=x: x.float()
+            yield "cast_bf16_fp32", {"elements": elements, "bytes": 6 * elements}, x.float
 
 
 def _routing(device: str, dtype: str) -> Iterator[Case]:
@@ -126,13 +129,13 @@ def _routing(device: str, dtype: str) -> Iterator[Case]:
         x, source = _draw(device, dtype, tokens, width), _draw(device, dtype, rows, width)
         token_of_row = torch.randperm(rows, device=device) // 2
         weight = _draw(device, dtype, width)
-        yield "rms_norm_forward", {"tokens": tokens, "width": width, "dtype": dtype}, lambda x=x, weight=weight: F.rms_norm(x, (x.shape[1],), weight)
-        yield "index_select", {"rows": rows, "width": width, "dtype": dtype}, lambda x=x, index=token_of_row: x.index_select(0, index)
-        yield "index_add", {"rows": rows, "width": width, "dtype": dtype}, lambda x=x, index=token_of_row, source=source: x.index_add(0, index, source)
+        yield "rms_norm_forward", {"tokens": tokens, "width": width, "dtype": dtype}, partial(F.rms_norm, x, (width,), weight)
+        yield "index_select", {"rows": rows, "width": width, "dtype": dtype}, partial(x.index_select, 0, token_of_row)
+        yield "index_add", {"rows": rows, "width": width, "dtype": dtype}, partial(x.index_add, 0, token_of_row, source)
         for experts in SIZES[device]["experts"]:
             score, choice = torch.rand(tokens, experts, device=device), torch.randint(experts, (rows,), device=device)
-            yield "topk", {"tokens": tokens, "experts": experts, "top_k": 2}, lambda score=score: score.topk(2)
-            yield "argsort_stable", {"rows": rows, "experts": experts}, lambda choice=choice: choice.argsort(stable=True)
+            yield "topk", {"tokens": tokens, "experts": experts, "top_k": 2}, partial(score.topk, 2)
+            yield "argsort_stable", {"rows": rows, "experts": experts}, partial(choice.argsort, stable=True)
 
 
 def _optimizers(device: str) -> Iterator[Case]:

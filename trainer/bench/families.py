@@ -77,7 +77,8 @@ def _attention_inputs(shape: BenchShape, draw: Draw) -> tuple[Tensor, ...]:
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     hidden = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1)
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    return scores.masked_fill(hidden, float("-inf")).softmax(-1) @ value
+    mixed: Tensor = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ value
+    return mixed
 
 
 FAMILIES = {

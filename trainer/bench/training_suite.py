@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def training_rows(shapes: list[str], device: str, repeats: int, *, hugging_face:
 def _contenders(spec: ModelSpec, device: str, hugging_face: bool) -> list[Callable[[], Contender]]:
     uniform = {"routing": "uniform", "gradient_clipping": None}
     fast, mixed, learned = (load_plan(spec, *plan)[0] for plan in (("fast", uniform), ("mixed-precision", uniform), ("fast", None)))
-    found = [
+    found: list[Callable[[], Contender]] = [
         lambda: contenders.plain(spec, mixed, device),
         lambda: contenders.trainer("trainer, plan fast", spec, fast, device),
         lambda: contenders.trainer("trainer, plan fast, learned routing, clipped", spec, learned, device),
@@ -40,7 +41,7 @@ def _contenders(spec: ModelSpec, device: str, hugging_face: bool) -> list[Callab
     ]
     if hugging_face:
         for bf16, compiled in ((False, False), (True, False), (True, True)):
-            found.append(lambda bf16=bf16, compiled=compiled: contenders.hugging_face(spec, mixed, device, bf16=bf16, compiled=compiled))
+            found.append(partial(contenders.hugging_face, spec, mixed, device, bf16=bf16, compiled=compiled))
     return found
 
 

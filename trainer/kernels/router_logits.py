@@ -24,7 +24,7 @@ def fp32(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
 def wide_product(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
     """x W^T of bf16 factors in fp32: products of two bf16 numbers are exact there, so only the order of the sum differs."""
     if x_TD.is_cuda and x_TD.dtype is torch.bfloat16:
-        return torch.mm(x_TD, weight_ED.t(), out_dtype=torch.float32)  # type: ignore[call-overload, no-any-return]
+        return torch.mm(x_TD, weight_ED.t(), out_dtype=torch.float32)
     return at_least_fp32(x_TD) @ at_least_fp32(weight_ED).t()
 
 

@@ -65,7 +65,8 @@ class _Triton(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         from trainer.kernels.triton.swiglu import backward
 
-        return backward(*ctx.saved_tensors, gradients[0])
+        gate_RF, up_RF, weight_R1 = ctx.saved_tensors
+        return backward(gate_RF, up_RF, weight_R1, gradients[0])
 
 
 def triton(gate_RF: Tensor, up_RF: Tensor, weight_R1: Tensor | None) -> Tensor:

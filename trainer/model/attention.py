@@ -31,7 +31,9 @@ class Attention(nn.Module):
             self.query_norm = RMSNorm(widths[0], norm_epsilon, norm_kernel)
             self.key_norm = RMSNorm(widths[1], norm_epsilon, norm_kernel)
 
-    def forward(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0, mask_B1SS: Tensor | None = None
+    ) -> Tensor:
         query_BSHC, key_BSGC, value_BSGC = self.project(x_TD, batch, angles)
         if cache is not None:
             key_BSGC, value_BSGC = cache.extend(layer, key_BSGC, value_BSGC)
@@ -40,8 +42,8 @@ class Attention(nn.Module):
                 query_BSHC.transpose(1, 2),
                 key_BSGC.transpose(1, 2),
                 value_BSGC.transpose(1, 2),
-                attn_mask=_mask(query_BSHC, key_BSGC),
-                is_causal=query_BSHC.shape[1] == key_BSGC.shape[1],
+                attn_mask=_mask(query_BSHC, key_BSGC) if mask_B1SS is None else mask_B1SS,
+                is_causal=mask_B1SS is None and query_BSHC.shape[1] == key_BSGC.shape[1],
                 enable_gqa=self.spec.heads != self.spec.kv_heads,
             )
         del query_BSHC, key_BSGC, value_BSGC
@@ -72,17 +74,30 @@ class Attention(nn.Module):
         # Compiled code can afford to put the weights side by side, which are small, for one wide product.
         layers = (self.query, self.key, self.value)
         together = F.linear(x_TD, torch.cat([layer.weight for layer in layers]).to(x_TD.dtype))
-        query, key, value = together.split([layer.weight.shape[0] for layer in layers], -1)
+        query, key, value = torch.split(together, [layer.weight.shape[0] for layer in layers], -1)
         return query, key, value
 
-    def weights(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor]) -> Tensor:
+    def weights(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], mask_B1SS: Tensor | None = None) -> Tensor:
         """Attention probabilities (B, H, S, S), for looking at."""
         query_BSHC, key_BSGC, _ = self.project(x_TD, batch, angles)
         key_BSHC = key_BSGC.repeat_interleave(self.spec.heads // self.spec.kv_heads, dim=2)
         scores = torch.einsum("bshc,bphc->bhsp", query_BSHC, key_BSHC) * self.spec.head_width**-0.5
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        if mask_B1SS is not None:
+            scores = scores + mask_B1SS
         probabilities: Tensor = scores.masked_fill(hidden, float("-inf")).softmax(-1)
         return probabilities
+
+
+def document_mask(inputs_BS: Tensor, start: int, dtype: torch.dtype) -> Tensor:
+    """What to add to scores, (B, 1, S, S), so that a token sees those before it in its own document, the token ``start`` that opens it included.
+
+    An end token opens the document that follows: its label is that document's first token, predicted from the end token alone.
+    """
+    document_BS = (inputs_BS == start).cumsum(1)
+    hidden_BSS = document_BS[:, :, None] != document_BS[:, None, :]
+    hidden_BSS |= torch.ones(hidden_BSS.shape[1:], dtype=torch.bool, device=inputs_BS.device).triu(1)
+    return torch.zeros(hidden_BSS.shape, dtype=dtype, device=inputs_BS.device).masked_fill_(hidden_BSS, float("-inf"))[:, None]
 
 
 def _mask(query_BSHC: Tensor, key_BPGC: Tensor) -> Tensor | None:

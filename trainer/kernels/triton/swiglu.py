@@ -93,7 +93,8 @@ def _(both_RG: Tensor, weight_R1: Tensor) -> Tensor:
 def packed_swiglu_backward(both_RG: Tensor, weight_R1: Tensor, grad_RF: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of both, side by side, and of the weights."""
     grad_both = torch.empty_like(both_RG)
-    grad_weight = _run_backward(*both_RG.chunk(2, -1), weight_R1, grad_RF, *grad_both.chunk(2, -1))
+    (gate, up), (grad_gate, grad_up) = both_RG.chunk(2, -1), grad_both.chunk(2, -1)
+    grad_weight = _run_backward(gate, up, weight_R1, grad_RF, grad_gate, grad_up)
     assert grad_weight is not None
     return grad_both, grad_weight
 
