@@ -1,6 +1,7 @@
 """Tokenizers, packing, the cache, windows and their order."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.data.prepare._mapped", interrupted)
+    monkeypatch.setattr(sys.modules[prepare.__module__], "_mapped", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(three_documents(tmp_path), 258, silent)
     assert list(cache_folder().iterdir()) == []

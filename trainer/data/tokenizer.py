@@ -78,6 +78,15 @@ def load_tokenizer(path: Path, spec: DataSpec) -> Tokenizer:
     return Tokenizer(inner, *spec.boundaries)
 
 
+def document_start(spec: DataSpec, tokenizer: Tokenizer) -> int:
+    """The token that opens a document: its begin token, or the end token of the one before. Raises ConfigurationError when documents have neither."""
+    if spec.end_token and tokenizer.end_id is not None:
+        return tokenizer.end_id
+    if spec.begin_token and tokenizer.begin_id is not None:
+        return tokenizer.begin_id
+    raise ConfigurationError("plan.attention_across_documents: false needs documents with data.end_token or data.begin_token (legal here: true)")
+
+
 def check_vocabulary(kind: str, vocabulary: int) -> None:
     """Raise ConfigurationError when a tokenizer made here has more ids than ``vocabulary`` leaves room for."""
     if kind in MADE_HERE and vocabulary < SMALLEST_VOCABULARY:

@@ -9,6 +9,7 @@ import torch
 from configuration.errors import ConfigurationError
 from trainer.checkpoints import Checkpoint, Saver, checkpoints_in, find_checkpoint, load_training_state
 from trainer.data import Batch, Batches, TokenData, prepare
+from trainer.data.tokenizer import document_start
 from trainer.loop.experiment import KINDS, Experiment
 from trainer.loop.journal import Journal
 from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, put_plan, threads_of
@@ -19,7 +20,7 @@ from trainer.parallel.parallelize import Parallel, parallelize
 from trainer.parallel.together import anywhere, first_rank_decides, first_rank_first
 from trainer.parallel.world import World
 
-DECIDES_WHAT_IS_LEARNT = ("sequence", "precision", "gradient_clipping", "routing", "auxiliary_loss_scope")
+DECIDES_WHAT_IS_LEARNT = ("sequence", "precision", "gradient_clipping", "routing", "auxiliary_loss_scope", "attention_across_documents")
 """Fields of a plan that a resumed run keeps; all others may change."""
 
 
@@ -82,6 +83,8 @@ def start_job(
     data = first_rank_first(world, lambda: prepare(experiment.data, experiment.model.vocabulary, log))
     if checkpoint is not None and checkpoint.data_key != data.facts.key:
         raise ConfigurationError(f"run {run_folder}: the text or the tokenizer has changed since checkpoint {checkpoint.folder.name}")
+    if not plan.attention_across_documents:
+        model.document_start = document_start(experiment.data, data.tokenizer)
     batches = Batches(data.training, plan.sequence, training.seed)
     held_out = Batches(data.validation, plan.sequence, name="validation")
     parallel = parallelize(model, world)

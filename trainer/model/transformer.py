@@ -17,12 +17,15 @@ from trainer.kernels.cross_entropy import LINEAR_CROSS_ENTROPIES
 from trainer.kernels.precision import at_least_fp32
 from trainer.kernels.rope import tables
 from trainer.measure.scope import scope
-from trainer.model.attention import Attention
+from trainer.model.attention import Attention, document_mask
 from trainer.model.cache import KVCache
 from trainer.model.feed_forward import FeedForward
 from trainer.model.linear import Linear, RMSNorm
 from trainer.model.moe import MoE
 from trainer.model.router import RouterRecord
+
+OWN_END_ID = 1
+"""End token of the tokenizers that the trainer makes."""
 
 
 class Losses(NamedTuple):
@@ -55,9 +58,9 @@ class Block(nn.Module):
             self.feed_forward = FeedForward(model.width, group.feed_forward.hidden_width, implementation.swiglu)
 
     def forward(
-        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0
+        self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None = None, layer: int = 0, mask_B1SS: Tensor | None = None
     ) -> tuple[Tensor, RouterRecord | None]:
-        mixed_TD = self.mixed(x_TD, batch, angles, cache, layer)
+        mixed_TD = self.mixed(x_TD, batch, angles, cache, layer, mask_B1SS)
         with scope(Component.ATTENTION_OUTPUT):
             x_TD = x_TD + mixed_TD
         del mixed_TD
@@ -65,11 +68,11 @@ class Block(nn.Module):
         with scope(Component.DENSE_FEED_FORWARD if record is None else Component.COMBINE):
             return x_TD.add(fed_TD), record
 
-    def mixed(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None, layer: int) -> Tensor:
+    def mixed(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], cache: KVCache | None, layer: int, mask_B1SS: Tensor | None) -> Tensor:
         """attention(norm(x))."""
         with scope(Component.ATTENTION_NORM):
             normalised_TD = self.attention_norm(x_TD)
-        out_TD: Tensor = self.attention(normalised_TD, batch, angles, cache, layer)
+        out_TD: Tensor = self.attention(normalised_TD, batch, angles, cache, layer, mask_B1SS)
         return out_TD
 
     def fed(self, x_TD: Tensor) -> tuple[Tensor, RouterRecord | None]:
@@ -102,6 +105,8 @@ class MoETransformer(nn.Module):
             cosine, sine = tables(spec.maximum_positions, width, spec.rope_theta, "cpu")
             self.register_buffer(f"cosine_{width}", cosine, persistent=False)
             self.register_buffer(f"sine_{width}", sine, persistent=False)
+        self.document_start = None if plan.attention_across_documents else OWN_END_ID
+        """Token that opens a document, before which attention does not look; None: it looks at all of a sequence."""
         self.own_tokens: Callable[[Tensor], Tensor] = torch.flatten
         """Of (B, S) ids those whose rows this rank works on between attentions, flattened: all, unless tensor parallelism says otherwise."""
         self.all_tokens: Callable[[Tensor], Tensor] = _as_they_are
@@ -149,28 +154,39 @@ class MoETransformer(nn.Module):
 
     def attention_weights(self, inputs_BS: Tensor) -> list[Tensor]:
         """Attention probabilities (B, H, S, S) of every layer."""
-        x_TD = self.embedded(inputs_BS)
+        x_TD, mask_B1SS = self.embedded(inputs_BS), self._mask(inputs_BS)
         weights = []
         for block in self._blocks():
             angles = self._angles(block, 0, inputs_BS.shape[1])
-            weights.append(block.attention.weights(block.attention_norm(x_TD), inputs_BS.shape[0], angles))
-            x_TD, _ = block(x_TD, inputs_BS.shape[0], angles)
+            weights.append(block.attention.weights(block.attention_norm(x_TD), inputs_BS.shape[0], angles, mask_B1SS))
+            x_TD, _ = block(x_TD, inputs_BS.shape[0], angles, mask_B1SS=mask_B1SS)
         return weights
 
     def _decoded(self, inputs_BS: Tensor, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
         batch, new = inputs_BS.shape
-        return self.through(self.embedded(inputs_BS), range(len(self.blocks)), batch, new, records, cache)
+        # A cache holds one document.
+        mask_B1SS = self._mask(inputs_BS) if cache is None else None
+        return self.through(self.embedded(inputs_BS), range(len(self.blocks)), batch, new, records, cache, mask_B1SS)
 
-    def through(self, x_TD: Tensor, layers: Sequence[int], batch: int, new: int, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
+    def through(
+        self, x_TD: Tensor, layers: Sequence[int], batch: int, new: int, records: list[RouterRecord],
+        cache: KVCache | None = None, mask_B1SS: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The decoder blocks of these numbers, one after another, on ``batch`` sequences of ``new`` positions; routers leave ``records``."""
         start = cache.positions if cache is not None else 0
         for layer in layers:
             block = self.blocks[layer]
             assert isinstance(block, Block)
-            x_TD, record = block(x_TD, batch, self._angles(block, start, start + new), cache, layer)
+            x_TD, record = block(x_TD, batch, self._angles(block, start, start + new), cache, layer, mask_B1SS)
             if record is not None:
                 records.append(record)
         return x_TD
+
+    def _mask(self, inputs_BS: Tensor) -> Tensor | None:
+        if self.document_start is None:
+            return None
+        with scope(Component.ATTENTION):
+            return document_mask(inputs_BS, self.document_start, self.compute_dtype)
 
     def embedded(self, inputs_BS: Tensor) -> Tensor:
         """Rows (T, D) of this rank's tokens."""

@@ -11,6 +11,7 @@ PLANS = {
     "tensor": {"ranks": 2, "ep": 1, "tp": 2},
     "tensor, expert": {"ranks": 2, "ep": 2, "tp": 2},
     "tensor, expert-tensor": {"ranks": 2, "ep": 1, "tp": 2, "etp": 2},
+    "tensor, documents apart": {"ranks": 2, "ep": 1, "tp": 2, "attention_across_documents": False},
     "zero-2": {"ranks": 2, "ep": 1, "zero_stage": 2},
     "zero-3": {"ranks": 2, "ep": 1, "zero_stage": 3},
     "zero-3, expert": {"ranks": 2, "ep": 2, "zero_stage": 3},
@@ -43,7 +44,7 @@ def relative(found, expected):
 
 def check(ranks, plan, **case):
     plan = plan | {"global_batch": global_batch(plan)}
-    alone = {key: plan[key] for key in ("global_batch",)} | {"ranks": 1}
+    alone = {key: plan[key] for key in ("global_batch", "attention_across_documents") if key in plan} | {"ranks": 1}
     (expected,) = ranks(1).run(run="train", plan=alone, **case)
     answers = ranks(plan["ranks"]).run(run="train", plan=plan, **case)
     return expected, answers
