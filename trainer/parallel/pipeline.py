@@ -8,6 +8,7 @@ Shapes: B sequences of a micro-batch, S sequence, T tokens of this rank, D width
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -219,5 +220,5 @@ def _ends_group(world: World) -> dist.ProcessGroup | None:
     """The first and the last stage; None on the stages between them. A collective call."""
     count = world.plan.stage_ranks
     pairs: Iterator[tuple[int, int]] = ((rank, rank + (world.plan.pp - 1) * count) for rank in range(count))
-    groups = {pair: dist.new_group(list(pair)) for pair in pairs}
+    groups = {pair: dist.new_group(list(pair), timeout=timedelta(seconds=world.timeout_s)) for pair in pairs}
     return next((group for pair, group in groups.items() if world.rank in pair), None)

@@ -10,7 +10,7 @@ from trainer.parallel.world import World
 
 T = TypeVar("T")
 
-SIGNS_OF_LOSS = ("gloo", "nccl", "connection", "timed out", "socket", "tcpstore", "store->get", "broken pipe")
+SIGNS_OF_LOSS = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "tcpstore", "store->get", "broken pipe")
 """Words in the messages of a collective that failed because a rank ended, hangs or cannot be reached."""
 
 

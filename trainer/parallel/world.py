@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from configuration.command import CheckMissedError
 from configuration.errors import ConfigurationError
 from simulator.specs import Plan
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 PIPELINE, REPLICA, SHARD, TENSOR, EXPERT, EXPERT_TENSOR = "pipeline", "replica", "shard", "tensor", "expert", "expert_tensor"
+
+
+JOINING_S = 300.0
+"""How long ranks wait for each other at the start, when some may still be loading."""
 
 
 class Share(StrEnum):
@@ -66,6 +71,8 @@ class World:
     plan: Plan
     rank: int = 0
     device: str = "cpu"
+    timeout_s: float = 600.0
+    """How long a collective may take."""
     meshes: "dict[Share, DeviceMesh | None]" = field(default_factory=dict)
 
     @property
@@ -137,16 +144,33 @@ def start_world(plan: Plan, device: str = "cpu", *, timeout_s: float = 600.0) ->
     check_launch(plan)
     if plan.ranks == 1:
         return World(plan, device=device)
+    try:
+        return _joined(plan, device, timeout_s)
+    except RuntimeError as error:
+        raise CheckMissedError(f"rank {launched_rank()}: could not join the other ranks ({' '.join(str(error).split())[:200]})") from None
+
+
+def _joined(plan: Plan, device: str, timeout_s: float) -> World:
     import torch
     import torch.distributed as dist
 
     if device == "cuda":
         torch.cuda.set_device(local_device(device))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    world = World(plan, dist.get_rank(), local_device(device), meshes(plan, device))
-    _ = world.expert_group, world.stage_group
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=max(timeout_s, JOINING_S)))
+    world = World(plan, dist.get_rank(), local_device(device), timeout_s, meshes(plan, device))
+    groups = [group for mesh in world.meshes.values() if mesh is not None for group in mesh.get_all_groups()]
+    for group in (dist.group.WORLD, world.expert_group, world.stage_group, *groups):
+        if group is not None:
+            limit_wait(group, timeout_s)
     return world
+
+
+def limit_wait(group: "dist.ProcessGroup", timeout_s: float) -> None:
+    """Let collectives of a group fail after ``timeout_s``: new groups do not take that over from the first one."""
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    _set_pg_timeout(timedelta(seconds=timeout_s), group)
 
 
 def meshes(plan: Plan, device: str) -> "dict[Share, DeviceMesh | None]":

@@ -124,7 +124,7 @@ def memory(case):
     world = start_world(plan, timeout_s=30)
     subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=world.data_rank), seed=1, world=world)
     measured = measure_memory(subject)
-    return {"memory": measured.memory.model_dump(mode="json"), "stretches": case.get("stretches", False) and measured.memory.timeline}
+    return {"memory": measured.memory.model_dump(mode="json"), "model": spec.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
 
 
 def resume(case):
