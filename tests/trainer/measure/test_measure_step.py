@@ -52,7 +52,8 @@ def test_names_of_components_and_phases_are_the_programs(name: str) -> None:
 
 def launches(program: Program) -> Counter[tuple[Phase, Component]]:
     found: Counter[tuple[Phase, Component]] = Counter()
-    runs = [(stretch.segment.forward + stretch.segment.backward, stretch) for stretch in program.stretches]
+    passes = [(stretch.segment.passes[program.turns[0]], stretch) for stretch in program.stretches]
+    runs = [(taken.forward + taken.backward, stretch) for taken, stretch in passes]
     for operations, stretch in [*runs, *((stretch.operations, stretch) for stretch in program.optimizer)]:
         for operation in operations:
             found[operation.phase, operation.component] += stretch.count * round(operation.launches.at(stretch.bindings))
