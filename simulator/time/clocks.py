@@ -1,39 +1,51 @@
 """The clocks of host, device and network.
 
 The host issues operations one after another; the device runs one when it was issued and the one before is done; a read of the
-host waits for the device; gradients travel beside the backward pass.
+host waits for the device; parameters are gathered and gradients reduced on streams of their own, beside the computation.
 """
 
 from dataclasses import dataclass, field
 
+from simulator.program.operations import Stream
+
 
 @dataclass
 class Clocks:
-    """Seconds since the step began, of the host, the device's compute stream and its gradient-communication stream."""
+    """Seconds since the step began, of the host, the device's compute stream and its streams of communication."""
 
     host_s: float = 0.0
     device_s: float = 0.0
-    network_s: float = 0.0
+    gather_s: float = 0.0
+    reduce_s: float = 0.0
 
-    def run(self, piece: "Piece") -> None:
-        """Let a piece of operations pass: the device starts it no earlier than issued, and issues hide behind running work."""
-        self.device_s = max(self.device_s + piece.device_s, self.host_s + piece.from_issue_s)
-        self.host_s += piece.host_s
-        if piece.waits:
-            self.host_s = max(self.host_s, self.device_s)
+    def run(self, item: "Item") -> None:
+        """Let operations pass: the device starts them no earlier than issued, and issues hide behind running work."""
+        if isinstance(item, Piece):
+            self.device_s = max(self.device_s + item.device_s, self.host_s + item.from_issue_s)
+            self.host_s += item.host_s
+            if item.waits:
+                self.host_s = max(self.host_s, self.device_s)
+        elif isinstance(item, Send):
+            self.host_s += item.host_s
+            self.send(item.stream, item.seconds)
+        else:
+            self.join(item.stream)
 
-    def send(self, seconds: float) -> None:
-        """Start a collective on gradients that are ready now."""
-        self.network_s = max(self.network_s, self.device_s) + seconds
+    def send(self, stream: Stream, seconds: float) -> None:
+        """Start a collective: a gather when it was issued, a reduction when what has been computed so far is there."""
+        if stream is Stream.GATHER:
+            self.gather_s = max(self.gather_s, self.host_s) + seconds
+        else:
+            self.reduce_s = max(self.reduce_s, self.host_s, self.device_s) + seconds
 
-    def join(self) -> None:
-        """Let the device wait for the network."""
-        self.device_s = max(self.device_s, self.network_s)
+    def join(self, stream: Stream) -> None:
+        """Let the device wait for a stream."""
+        self.device_s = max(self.device_s, self.gather_s if stream is Stream.GATHER else self.reduce_s)
 
     @property
     def now_s(self) -> float:
         """When everything so far is done."""
-        return max(self.host_s, self.device_s, self.network_s)
+        return max(self.host_s, self.device_s, self.gather_s, self.reduce_s)
 
 
 @dataclass(frozen=True)
@@ -50,11 +62,30 @@ class Piece:
     waits: bool
 
 
+@dataclass(frozen=True)
+class Send:
+    """A collective that goes on a stream of its own."""
+
+    stream: Stream
+    host_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Join:
+    """The device waits for a stream."""
+
+    stream: Stream
+
+
+Item = Piece | Send | Join
+
+
 @dataclass
 class PieceBuilder:
     """Collects operations into pieces."""
 
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[Item] = field(default_factory=list)
     _host_s: float = 0.0
     _device_s: float = 0.0
     _from_issue_s: float = 0.0
@@ -67,10 +98,18 @@ class PieceBuilder:
 
     def wait(self) -> None:
         """The host reads from the device."""
-        self.pieces.append(Piece(self._host_s, self._device_s, self._from_issue_s, True))
-        self._host_s = self._device_s = self._from_issue_s = 0.0
+        self._close(waits=True)
 
-    def finish(self) -> tuple[Piece, ...]:
+    def append(self, item: Send | Join) -> None:
+        """Go to another stream, or wait for it."""
+        self._close(waits=False)
+        self.pieces.append(item)
+
+    def finish(self) -> tuple[Item, ...]:
         """All pieces."""
-        self.pieces.append(Piece(self._host_s, self._device_s, self._from_issue_s, False))
+        self._close(waits=False)
         return tuple(self.pieces)
+
+    def _close(self, *, waits: bool) -> None:
+        self.pieces.append(Piece(self._host_s, self._device_s, self._from_issue_s, waits))
+        self._host_s = self._device_s = self._from_issue_s = 0.0

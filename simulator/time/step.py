@@ -7,15 +7,18 @@ import numpy as np
 
 from simulator.components import Component, Kind, Phase
 from simulator.program.build import Program
-from simulator.program.operations import Operation
+from simulator.program.operations import Operation, Stream
 from simulator.program.rewrites.data_parallel import Bucket, fillings
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import CommunicationRow, ComponentTime
 from simulator.specs import Plan
 from simulator.specs.device import DeviceSpec
-from simulator.time.clocks import Clocks, Piece, PieceBuilder
+from simulator.time.clocks import Clocks, Item, Join, PieceBuilder, Send
 from simulator.time.communication import Call, Network
 from simulator.time.kernels import Cost, cost
+
+BESIDE = (Component.GRADIENT_SYNC, Component.PARAMETER_GATHER)
+"""What communicates beside the computation."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,8 +28,8 @@ class Priced:
     operations: tuple[Operation, ...]
     bindings: Bindings
     cost: Cost
-    pieces: tuple[Piece, ...]
-    pieces_alone: tuple[Piece, ...]
+    pieces: tuple[Item, ...]
+    pieces_alone: tuple[Item, ...]
 
 
 @dataclass
@@ -76,11 +79,11 @@ class _Tally:
 
 def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network) -> StepTime:
     """Price every distinct run once, then let the clocks go through the step, with the network and without."""
-    prices: dict[int, Priced] = {}
+    prices: dict[tuple[int, int], Priced] = {}
 
     def priced(operations: tuple[Operation, ...], bindings: Bindings) -> Priced:
-        key = id(operations)
-        if key not in prices or prices[key].bindings is not bindings:
+        key = id(operations), id(bindings)
+        if key not in prices:
             prices[key] = _price(operations, bindings, device, network)
         return prices[key]
 
@@ -98,7 +101,7 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
     def synchronise(buckets: list[Bucket]) -> None:
         for bucket in buckets:
             sync_calls[bucket.group, bucket.bytes] += 1
-            clocks.send(network.seconds(Call("all-reduce", bucket.group), bucket.bytes))
+            clocks.send(Stream.REDUCE, network.seconds(Call("all-reduce", bucket.group), bucket.bytes))
 
     filling = fillings(program, plan)
     for turn in program.turns:
@@ -117,7 +120,9 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
                 else:
                     waiting += full
         synchronise(waiting)
-        clocks.join()
+        if turn.last:
+            clocks.join(Stream.REDUCE)
+            alone.join(Stream.REDUCE)
     for optimizer in program.optimizer:
         go(optimizer.operations, optimizer.bindings, optimizer.count)
 
@@ -138,7 +143,13 @@ def _price(operations: tuple[Operation, ...], bindings: Bindings, device: Device
         network_s = 0.0
         if operation.exchange is not None:
             network_s = network.seconds(network.call(operation.exchange, bindings), operation.exchange.bytes.at(bindings))
-        if operation.kind is Kind.HOST_SYNC:
+        if operation.after is not None and not device.host_and_device_are_one:
+            real.append(Join(operation.after))
+            alone.append(Join(operation.after))
+        if operation.stream is not Stream.COMPUTE and not device.host_and_device_are_one:
+            real.append(Send(operation.stream, host_s, network_s))
+            alone.append(Send(operation.stream, host_s, 0.0))
+        elif operation.kind is Kind.HOST_SYNC:
             real.wait()
             alone.wait()
         else:
@@ -147,7 +158,7 @@ def _price(operations: tuple[Operation, ...], bindings: Bindings, device: Device
     return Priced(operations, bindings, costs, real.finish(), alone.finish())
 
 
-def _pass(clocks: Clocks, pieces: tuple[Piece, ...]) -> None:
+def _pass(clocks: Clocks, pieces: tuple[Item, ...]) -> None:
     for piece in pieces:
         clocks.run(piece)
 
@@ -157,19 +168,19 @@ def _communication(calls: dict[tuple[Component, Call, float], int], network: Net
     rows = []
     for (component, call, size), count in calls.items():
         ranks = len(network.groups(call.group)[0])
-        if ranks == 1:
+        if ranks == 1 or not size:
             continue
         price = network.prices(call).cost([size])
         seconds = count * float(price.time_s[0])
         rows.append((component, call.collective, call.group, ranks, count, size, seconds, count * float(price.latency_s[0]), price.bottleneck[0]))
-    blocking = sum(row[6] for row in rows if row[0] is not Component.GRADIENT_SYNC)
-    overlapped = sum(row[6] for row in rows if row[0] is Component.GRADIENT_SYNC)
+    blocking = sum(row[6] for row in rows if row[0] not in BESIDE)
+    overlapped = sum(row[6] for row in rows if row[0] in BESIDE)
     blocked = min(exposed_s, blocking)
     shares = {True: blocked / blocking if blocking else 0.0, False: (exposed_s - blocked) / overlapped if overlapped else 0.0}
     return [
         CommunicationRow(
             name=group, component=component, collective=collective, ranks=ranks, calls=count, bytes_per_call=size, time_s=seconds,
-            exposed_s=seconds * shares[component is not Component.GRADIENT_SYNC], latency_s=latency, bottleneck=bottleneck,
+            exposed_s=seconds * shares[component not in BESIDE], latency_s=latency, bottleneck=bottleneck,
         )
         for component, collective, group, ranks, count, size, seconds, latency, bottleneck in rows
     ]  # fmt: skip

@@ -8,8 +8,9 @@ from functools import partial
 
 from simulator.components import Component, Kind, Role
 from simulator.program.graph import ItemKind, Node, Value
-from simulator.program.operations import Exchange, Stream
+from simulator.program.operations import Exchange, Operation, Stream
 from simulator.program.rewrites.fsdp import Sharding, Unit, UnitNode
+from simulator.program.rewrites.layout import Share
 from simulator.program.sizes import Total, symbol
 from simulator.program.tape import Backward, Forward, Lowering, Tape
 
@@ -51,8 +52,8 @@ def _gather_again(how: Sharding, unit: Unit, back: Backward) -> None:
     if unit.ahead is not None:
         _collect(back, unit.ahead, how)
     else:
-        ahead = _carried("prefetched")
-        _all_gather(back, [ahead], how, unit)
+        # Norms and router of the block below, which are whole on every rank.
+        _all_gather(back, [_carried("prefetched")], how, Share.WHOLE)
 
 
 def _carried(name: str) -> Value:
@@ -67,17 +68,17 @@ def _collect(tape: Tape, unit: Unit, how: Sharding) -> None:
     if unit.shards[0].item != unit.whole[0].item:
         tape.component = Component.PARAMETER_GATHER
         tape.emit("_foreach_copy_", Kind.POINTWISE, (), (), traffic=(*unit.shards, *narrow)).allocates += narrow
-        _all_gather(tape, unit.buffer(), how, unit).frees += narrow
+        _all_gather(tape, unit.buffer(), how, unit.share).frees += narrow
     else:
-        _all_gather(tape, unit.buffer(), how, unit)
+        _all_gather(tape, unit.buffer(), how, unit.share)
 
 
 def _narrow(unit: Unit) -> list[Value]:
     return [Value(f"{shard.name}.cast", shard.shape, whole.item, Role.COMMUNICATION) for shard, whole in zip(unit.shards, unit.whole, strict=True)]
 
 
-def _all_gather(tape: Tape, result: list[Value], how: Sharding, unit: Unit):  # type: ignore[no-untyped-def]
-    exchange = Exchange("all-gather", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in result)))
+def _all_gather(tape: Tape, result: list[Value], how: Sharding, share: Share) -> Operation:
+    exchange = Exchange("all-gather", dict(how.gathers)[share], Total(tuple(value.bytes for value in result)))
     with tape.within(Component.PARAMETER_GATHER):
         operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER)
     operation.allocates += result
