@@ -77,6 +77,7 @@ def test_branches_equal_runs_made_alone_and_processes_share_the_grid(folder: Pat
     assert planned["flops_with_shared_trunks"] == pytest.approx(4.75 / 7 * sum(run["training_flops"] for run in planned["runs"]))
 
 
+@pytest.mark.slow
 def test_an_interrupted_trunk_goes_on_where_it_was(folder: Path) -> None:
     words = ("--set", "model.width=16", "--set", "model.blocks.0.count=1", "--set", "training.tokens=640,64000,96000")
     late = sweep(folder, "--runs", "late.csv", *words, "--minutes", "0", "--json")
@@ -97,6 +98,7 @@ def test_an_interrupted_trunk_goes_on_where_it_was(folder: Path) -> None:
     assert losses(after) == losses(read_rows(folder / "whole.csv"))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others_alone(folder: Path) -> None:
     words = ("--set", "training.tokens=512", "--set", "training.learning_rate=1e-3,1e30", "--processes", "2")
     done = sweep(folder, "--runs", "t.csv", *words)

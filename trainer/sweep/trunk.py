@@ -73,14 +73,19 @@ def train_trunk(
         try:
             for point in wanted:
                 branch = job
+                state = None
                 whole = _advance(job, branching_step(point), lambda: late() or interrupted())
                 if whole and point.experiment.steps < job.experiment.steps:
                     job.save()
+                    state = copy.deepcopy((job.model.state_dict(), job.optimizer.state_dict()))
                     branch = _branch(job, point, folder, log)
                 whole = whole and _advance(branch, point.experiment.steps, lambda: late() or interrupted())
                 if not whole:
                     break
                 finished(point, finish(branch))
+                if state is not None:
+                    job.model.load_state_dict(state[0])
+                    job.optimizer.load_state_dict(state[1])
             else:
                 return True
             if branch is job:
@@ -114,7 +119,7 @@ def _advance(job: Job, until: int, stop: Callable[[], bool]) -> bool:
 
 
 def _branch(job: Job, point: Point, folder: Path, log: Callable[[str], None]) -> Job:
-    """A copy of the trunk's state that goes its own way, in a run folder of its own that begins with the trunk's log."""
+    """The trunk's model and optimizer on another way, in a run folder of its own that begins with the trunk's log; their state must be put back after it."""
     run_folder = folder / point.name
     shutil.rmtree(run_folder, ignore_errors=True)
     create_run_folder(run_folder, point.experiment)
@@ -122,5 +127,4 @@ def _branch(job: Job, point: Point, folder: Path, log: Callable[[str], None]) ->
     shutil.copyfile(job.run_folder / LOG_FILE, run_folder / LOG_FILE)
     journal = Journal(run_folder / LOG_FILE, log, steps=point.experiment.steps, tokens_per_step=point.experiment.plan.tokens_per_step)
     journal.rewind(job.step)
-    model, optimizer = copy.deepcopy((job.model, job.optimizer))
-    return replace(job, experiment=point.experiment, run_folder=run_folder, model=model, optimizer=optimizer, journal=journal, saver=None)
+    return replace(job, experiment=point.experiment, run_folder=run_folder, journal=journal, saver=None)
