@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 
 from configuration.errors import ConfigurationError, unknown
 from simulator.components import Component, Kind, Phase, Role
-from simulator.program.build import Program, Stretch, build_program
+from simulator.program.build import build_program
 from simulator.program.graph import ITEM_BYTES, Value
 from simulator.program.operations import Operation
+from simulator.program.parts import Program, Stretch
 from simulator.program.sizes import ONE, SYMBOLS
 from simulator.program.tape import ONLY
 from simulator.question import Question

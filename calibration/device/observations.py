@@ -9,8 +9,9 @@ import numpy as np
 
 from configuration.errors import ConfigurationError
 from simulator.components import Kind, Phase
-from simulator.program.build import Program, build_program
+from simulator.program.build import build_program
 from simulator.program.operations import Operation
+from simulator.program.parts import Program
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import StepReport
 from simulator.specs import ModelSpec, Plan

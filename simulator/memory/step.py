@@ -8,9 +8,9 @@ import numpy as np
 
 from simulator.components import Component, Phase, Role
 from simulator.memory.profile import Run, run
-from simulator.program.build import Program
 from simulator.program.graph import ITEM_BYTES, ItemKind, Value
 from simulator.program.operations import Operation
+from simulator.program.parts import Program
 from simulator.program.rewrites.data_parallel import Filling, fillings
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import ComponentBytes, Memory, PeakPoint, TimelinePoint

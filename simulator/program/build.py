@@ -32,6 +32,7 @@ from simulator.program.optimizer import (
     loop_adamw,
     total_norm,
 )
+from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
@@ -48,63 +49,6 @@ from simulator.specs.model import BlockGroup
 
 AGAIN = Turn(first=False, last=True)
 TURNS = tuple(Turn(first, last) for first in (True, False) for last in (True, False))
-
-
-class Pass(NamedTuple):
-    """Operations of one micro-batch on a stretch."""
-
-    forward: tuple[Operation, ...]
-    backward: tuple[Operation, ...]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Segment:
-    """Operations of one stretch of the model. ``kept``: values that live to the end of the step."""
-
-    name: str
-    parameters: tuple[Value, ...]
-    """In the order in which the model lists them."""
-    passes: dict[Turn, Pass]
-    """What runs in a micro-batch; without sharding only the first differs."""
-    kept: tuple[Value, ...]
-    biases: tuple[Value, ...]
-    """Selection biases of the router, which the optimizer phase moves."""
-    early_gradients: tuple[Value, ...]
-    """Gradients of parameters that the forward pass made: activations until the first micro-batch is done."""
-    arrivals: tuple[tuple[int, Value], ...]
-    """Operations of the first backward pass that put the gradient of a parameter into a bucket."""
-    units: tuple[Unit, ...] = ()
-    """Units of sharded parameters in the order in which they are gathered."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A segment, how often it stands in a row, and the numbers of its symbols."""
-
-    segment: Segment
-    count: int
-    bindings: dict[str, float]
-
-
-@dataclass(frozen=True)
-class OptimizerStretch:
-    """Operations of the optimizer phase, how often in a row, and the numbers of their symbols."""
-
-    operations: tuple[Operation, ...]
-    count: int
-    bindings: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Program:
-    """One optimizer step of one rank: every stretch forward, then all backward in reverse, for every micro-batch; then the optimizer."""
-
-    stretches: tuple[Stretch, ...]
-    optimizer: tuple[OptimizerStretch, ...]
-    turns: tuple[Turn, ...]
-    """The micro-batches."""
-    buffer_elements: int
-    """Elements of the rotary tables, cosines and sines together, and of the selection biases; fp32."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simulator.components import Component, Kind, Phase
-from simulator.program.build import Program
 from simulator.program.operations import Operation, Stream
+from simulator.program.parts import Program
 from simulator.program.rewrites.data_parallel import Bucket, fillings
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import CommunicationRow, ComponentTime

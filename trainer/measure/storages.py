@@ -163,7 +163,7 @@ def _resizes_told(observer: Any) -> Iterator[None]:
         observer(storage)
         return result
 
-    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign]
+    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment, unused-ignore]
     try:
         yield
     finally:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.program.build import Program, Stretch
 from simulator.program.graph import Value
+from simulator.program.parts import Program, Stretch
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.specs import Plan
 

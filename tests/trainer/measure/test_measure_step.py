@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from simulator.components import Component, Phase
-from simulator.program.build import Program, build_program
+from simulator.program.build import build_program
+from simulator.program.parts import Program
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from trainer.measure.allocator import agrees, allocator_peak_bytes
 from trainer.measure.memory import OWNERS, measure_memory
