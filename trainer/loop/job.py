@@ -13,6 +13,7 @@ from trainer.data.tokenizer import document_start
 from trainer.loop.experiment import KINDS, Experiment
 from trainer.loop.journal import Journal
 from trainer.loop.run_folder import LOG_FILE, check_free, create_run_folder, put_plan, threads_of
+from trainer.loop.tensorboard import FOLDER, Board
 from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
 from trainer.parallel.layout import own_parts
@@ -98,7 +99,8 @@ def start_job(
     )
     torch.manual_seed(training.seed)
     file = None if run_folder is None or not world.first else run_folder / LOG_FILE
-    journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step)
+    board = Board(file.with_name(FOLDER)) if training.tensorboard and file is not None else None
+    journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step, board=board)
     saver = None if run_folder is None else Saver(run_folder, world, keep=training.checkpoints.keep)
     job = Job(experiment, run_folder, data, model, parallel, optimizer, batches, held_out, journal, saver, step=0)
     if checkpoint is not None:

@@ -11,6 +11,7 @@ from configuration.errors import ConfigurationError
 from configuration.files import write_atomically
 from trainer.loop.evaluate import Validation
 from trainer.loop.memory import RunMemory
+from trainer.loop.tensorboard import Board
 
 PROGRESS_INTERVAL_S = 5.0
 
@@ -26,6 +27,8 @@ class StepRecord:
     gradient_norm: float
     learning_rate: float
     step_s: float
+    peak_bytes: int | None = None
+    """Highest allocation on the CUDA device so far, else highest resident size of the process; of the first rank."""
     expert_max_over_mean: float | None = None
     """Load of the busiest expert over the mean, in the layer where it is highest."""
     dead_experts: int | None = None
@@ -37,13 +40,14 @@ class StepRecord:
 class Journal:
     """Takes the records of a run, writes them to ``file`` (None: nowhere) as they come, and tells ``log`` how it goes."""
 
-    def __init__(self, file: Path | None, log: Callable[[str], None], *, steps: int, tokens_per_step: int) -> None:
+    def __init__(self, file: Path | None, log: Callable[[str], None], *, steps: int, tokens_per_step: int, board: Board | None = None) -> None:
         self.log = log
         self.losses: list[float] = []
         """Language-model loss of every step, in nats per token."""
         self.elapsed_s = 0.0
         """Wall time of the steps alone: without evaluation and checkpoints."""
         self._file = file
+        self._board = board
         self._steps = steps
         self._tokens_per_step = tokens_per_step
         self._shown_at_s = -PROGRESS_INTERVAL_S
@@ -61,12 +65,21 @@ class Journal:
         self.elapsed_s = sum(record["step_s"] for record in steps)
         if self._file is not None:
             write_atomically(self._file, "".join(f"{json.dumps(record)}\n" for record in records))
+        if self._board is not None:
+            self._board.begin_anew()
+            for record in records:
+                self._board.add(record)
+
+    def close(self) -> None:
+        """Write out what is waiting."""
+        if self._board is not None:
+            self._board.close()
 
     def step(self, record: StepRecord) -> None:
         """Note an optimizer step."""
         self.losses.append(record.loss_nats_per_token)
         self.elapsed_s += record.step_s
-        self._write(asdict(record))
+        self._write(asdict(record) | {"tokens_per_s": self._tokens_per_step / record.step_s})
         self._since_shown = (self._since_shown[0] + 1, self._since_shown[1] + record.step_s)
         if record.step == self._steps or time.monotonic() - self._shown_at_s >= PROGRESS_INTERVAL_S:
             self.log(self._progress(record))
@@ -96,9 +109,12 @@ class Journal:
 
     def _write(self, record: dict[str, Any]) -> None:
         # Opened for every record: after a kill at any moment all records but the last are whole.
+        finite = {name: _finite(value) for name, value in record.items()}
         if self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: _finite(value) for name, value in record.items()}, allow_nan=False) + "\n")
+                file.write(json.dumps(finite, allow_nan=False) + "\n")
+        if self._board is not None:
+            self._board.add(finite)
 
     def _progress(self, record: StepRecord) -> str:
         steps, seconds = self._since_shown

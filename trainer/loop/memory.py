@@ -51,6 +51,13 @@ def _own(tensor: "torch.Tensor") -> "torch.Tensor":
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def peak_bytes(device: str) -> int:
+    """Highest allocation on a CUDA device so far, else highest resident size of the process."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else _process_peak_bytes()
+
+
 def _process_peak_bytes() -> int:
     # getrusage counts kibibytes on Linux and bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -18,7 +18,7 @@ from trainer.loop.expert_load import step_load
 from trainer.loop.interrupt import deferred_interrupts, termination_interrupts
 from trainer.loop.job import Job, start_job
 from trainer.loop.journal import StepRecord
-from trainer.loop.memory import RunMemory, run_memory
+from trainer.loop.memory import RunMemory, peak_bytes, run_memory
 from trainer.loop.run_folder import RESULT_FILE
 from trainer.loop.schedule import learning_rate
 from trainer.model import MoETransformer
@@ -112,6 +112,7 @@ def train(
             return finish(job)
         finally:
             job.saved()
+            job.journal.close()
 
 
 def take_step(job: Job) -> None:
@@ -139,6 +140,7 @@ def take_step(job: Job) -> None:
             gradient_norm=numbers["gradient_norm"],
             learning_rate=rate,
             step_s=step_s,
+            peak_bytes=peak_bytes(job.parallel.world.device),
             expert_max_over_mean=None if load is None else load.max_over_mean,
             dead_experts=None if load is None else load.dead_experts,
             dropped_share=None if load is None else load.dropped_share,

@@ -73,6 +73,8 @@ class TrainingSpec(Spec):
     """How long a rank waits for the others before it ends with an error."""
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
+    tensorboard: bool = False
+    """Keep what ``log.jsonl`` says as TensorBoard's event files too, in ``tensorboard/`` of the run's folder (extra ``tensorboard``)."""
 
 
 TRAINING = PresetFolder("training", TrainingSpec, Path(__file__).parents[1] / "presets" / "training")
