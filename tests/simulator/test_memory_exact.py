@@ -233,6 +233,6 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
 
 
 @given(shapes())
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_ledgers_are_equal_for_drawn_shapes(shape: tuple[ModelSpec, Plan]) -> None:
     assert_equal_ledgers(*shape)

@@ -36,6 +36,8 @@ def square_sum(model: "MoETransformer", world: World) -> Tensor:
 
 def norm_of(gradients: list[Tensor]) -> Tensor:
     """The norm of all of them together, in fp32 or more."""
+    if not gradients:
+        return torch.zeros(())
     if all(gradient.is_cuda and gradient.is_contiguous() and gradient.dtype is not torch.float64 for gradient in gradients):
         from trainer.kernels.triton.square_sum import square_sum as in_one_pass
 
