@@ -16,12 +16,16 @@ def open_model(checkpoint: Checkpoint) -> "MoETransformer":
     """
     import torch
 
+    from simulator.specs import Implementation
     from trainer.data.tokenizer import document_start
     from trainer.model.build import build_model
 
     experiment = checkpoint.experiment
     device = "cuda" if experiment.training.device == "cuda" and torch.cuda.is_available() else "cpu"
-    model = build_model(experiment.model, experiment.plan.model_copy(update={"precision": "fp32"}), seed=0, device=device)
+    # Kernels that only a GPU or only training has use for are left behind; how experts are stored is not.
+    plain = Implementation(experts=experiment.plan.implementation.experts)
+    plan = experiment.plan.model_copy(update={"precision": "fp32", "implementation": plain})
+    model = build_model(experiment.model, plan, seed=0, device=device)
     if not experiment.plan.attention_across_documents:
         model.document_start = document_start(experiment.data, checkpoint.tokenizer())
     load_model_weights(checkpoint, model)

@@ -21,6 +21,7 @@ def build_model(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu") 
     """
     plan.check_against(spec)
     _check_alignment(spec, plan)
+    _check_kernels_run_on(device, plan)
     model = MoETransformer(spec, plan)
     initialise(model, seed)
     if plan.precision in ("bf16", "bf16-split"):
@@ -51,6 +52,11 @@ def initialise(model: nn.Module, seed: int) -> None:
                 half.copy_(torch.empty_like(half, memory_format=torch.contiguous_format).normal_(0.0, deviation, generator=generator))
 
 
+def _check_kernels_run_on(device: str, plan: Plan) -> None:
+    if plan.implementation.swiglu == "triton" and not device.startswith("cuda"):
+        raise ConfigurationError(f"plan.implementation.swiglu triton needs a CUDA device (legal on {device}: eager, recompute)")
+
+
 def _check_alignment(spec: ModelSpec, plan: Plan) -> None:
     """The grouped GEMM wants rows of a multiple of 16 bytes: 4 fp32 or 8 bf16 elements."""
     if plan.implementation.experts == "loop":
@@ -65,6 +71,5 @@ def _check_alignment(spec: ModelSpec, plan: Plan) -> None:
         return
     for field, value in widths.items():
         if value % multiple:
-            raise ConfigurationError(
-                f"model.{field} ({value}) must be a multiple of {multiple} for implementation.experts {plan.implementation.experts} in {plan.precision}; or take experts: loop"
-            )
+            kernel = f"implementation.experts {plan.implementation.experts} in {plan.precision}"
+            raise ConfigurationError(f"model.{field} ({value}) must be a multiple of {multiple} for {kernel}; or take experts: loop")
