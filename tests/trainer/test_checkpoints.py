@@ -42,7 +42,7 @@ def trained(experiment_of):
     return Trained(experiment_of())
 
 
-@pytest.mark.parametrize("settings", [(), ("model.tied_embeddings=false",), ("plan.implementation.optimizer=for-loop",)], ids=["tied", "untied", "for-loop"])
+@pytest.mark.parametrize("settings", [(), ("model.tied_embeddings=false",), ("plan.implementation.optimizer=for-loop",), ("plan.precision=bf16-split",)], ids=str)
 def test_weights_moments_and_random_state_come_back_bit_by_bit(experiment_of, tmp_path, settings):
     before = Trained(experiment_of(*settings))
     before.save(tmp_path / "run")
