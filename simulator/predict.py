@@ -21,6 +21,7 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
+    _check_priced(plan)
     program = build_program(model, plan, network.load, gloo=device.host_and_device_are_one)
     memory = step_memory(program, plan)
     seconds = step_time(program, plan, device, network)
@@ -62,9 +63,8 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
 def _check_priced(plan: Plan) -> None:
     """Raise ConfigurationError for what the trainer can run and the program has no rewrite for."""
-    for field, plain in (("tp", 1), ("pp", 1), ("etp", 1), ("zero_stage", 0)):
-        if (value := getattr(plan, field)) != plain:
-            raise ConfigurationError(f"plan.{field} ({value}): not predicted yet (legal in predictions: {plain})")
+    if plan.pp > 1:
+        raise ConfigurationError(f"plan.pp ({plan.pp}): pipelines are not predicted yet (legal in predictions: 1)")
 
 
 def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
@@ -72,6 +72,10 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
     notes = []
     if device.host_and_device_are_one and device.machine and not device.machine.startswith(this_machine()):
         notes.append(f"the profile {device.name} is of another machine ({device.machine}; this one: {this_machine()}): its times are not this machine's")
+    roughly = {"permutation": ("gather", "index_add"), "experts": ("packed", "grouped"), "compile": ("block", "none, but for its norms")}
+    for field, (name, stand_in) in roughly.items():
+        if getattr(plan.implementation, field) == name:
+            notes.append(f"implementation.{field} {name} has no program of its own: predicted as {stand_in}")
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from configuration.errors import ConfigurationError
 from fabrics.loading import FABRICS, load_spec
 from simulator.components import Phase
 from simulator.question import ask
@@ -117,3 +118,16 @@ def test_the_device_of_every_fabric_preset_is_there(name: str) -> None:
 @pytest.mark.parametrize("name", DEVICES.names())
 def test_every_device_preset_prices_every_kind(name: str) -> None:
     assert set(DEVICES.load(name).kernels) >= set(PRICED_KINDS)
+
+
+def test_a_pipeline_is_refused_and_sharding_needs_less() -> None:
+    with pytest.raises(ConfigurationError, match="pipelines are not predicted yet"):
+        ask("mixtral-8x7b", "spine-leaf", settings={"plan": {"pp": 2, "schedule": "gpipe"}}).answer()
+    whole, sharded = (ask("mixtral-8x7b", "spine-leaf", settings={"plan": {"tp": 2, "zero_stage": stage}}).answer() for stage in (0, 3))
+    assert sharded.memory.peak_allocated_bytes < whole.memory.peak_allocated_bytes
+
+
+def test_split_weights_keep_ten_bytes_in_the_optimizer() -> None:
+    report = ask("moe-s1", "two-h200", "fast", gpus=1).answer()
+    assert 10 * report.parameters < report.memory.optimizer_bytes < 10.001 * report.parameters
+    assert any("predicted as grouped" in note for note in report.provenance.notes)

@@ -42,7 +42,10 @@ def trained(experiment_of):
     return Trained(experiment_of())
 
 
-@pytest.mark.parametrize("settings", [(), ("model.tied_embeddings=false",), ("plan.implementation.optimizer=for-loop",), ("plan.precision=bf16-split",)], ids=str)
+SETTINGS = [(), ("model.tied_embeddings=false",), ("plan.implementation.optimizer=for-loop",), ("plan.precision=bf16-split",)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_weights_moments_and_random_state_come_back_bit_by_bit(experiment_of, tmp_path, settings):
     before = Trained(experiment_of(*settings))
     before.save(tmp_path / "run")

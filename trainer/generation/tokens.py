@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trainer.model.cache import KVCache
     from trainer.model.transformer import MoETransformer
 
+
 def next_tokens(
     model: "MoETransformer",
     prompt: Sequence[int],
