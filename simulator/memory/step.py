@@ -7,12 +7,14 @@ from functools import lru_cache
 import numpy as np
 
 from simulator.components import Component, Phase, Role
+from simulator.memory.in_flight import in_flight, let_go, standing
 from simulator.memory.profile import Run, run
 from simulator.program.graph import ITEM_BYTES, ItemKind, Value
 from simulator.program.operations import Operation
-from simulator.program.parts import Program
+from simulator.program.parts import Program, Stretch
 from simulator.program.rewrites.data_parallel import Filling, fillings
 from simulator.program.sizes import Bindings
+from simulator.program.tape import Turn
 from simulator.records.step_report import ComponentBytes, Memory, PeakPoint, TimelinePoint
 from simulator.specs import Plan
 
@@ -35,13 +37,15 @@ def step_memory(program: Program, plan: Plan) -> Memory:
     base[_ROLES.index(Role.OPTIMIZER_STATE)] = owned["optimizer_bytes"]
     base[_ROLES.index(Role.BUFFER)] = ITEM_BYTES[ItemKind.FP32] * program.buffer_elements
     walk = _Walk(base)
+    for role, size in standing(program, plan):
+        walk.change(role, size)
     _walk(program, walk, fillings(program, plan))
     return Memory(
         parameters_bytes=owned["parameters_bytes"],
         buffers_bytes=int(base[_ROLES.index(Role.BUFFER)]),
         gradients_bytes=owned["gradients_bytes"],
         optimizer_bytes=owned["optimizer_bytes"],
-        inputs_bytes=2 * 8 * plan.tokens_per_micro_batch,
+        inputs_bytes=2 * 8 * plan.tokens_per_micro_batch * (plan.accumulation if plan.pp > 1 else 1),
         activations_bytes=sum(row.activations_bytes for row in components),
         peak_allocated_bytes=int(walk.peak),
         peak_at=walk.peak_at,
@@ -60,6 +64,10 @@ class _Walk:
         self.at_peak = base.copy()
         self.peak_at = PeakPoint(phase=Phase.FORWARD, component=Component.INPUTS, operation="")
         self.timeline: list[TimelinePoint] = []
+
+    def change(self, role: Role, size_bytes: float) -> None:
+        """Something begins, or ends with a negative size."""
+        self.alive[_ROLES.index(role)] += size_bytes
 
     def go(self, piece: Run, count: int) -> None:
         """Run ``piece`` ``count`` times."""
@@ -119,17 +127,27 @@ def _component_starts(operations: tuple[Operation, ...]) -> tuple[int, ...]:
 
 
 def _walk(program: Program, walk: _Walk, filling: list[Filling] | None) -> None:
-    for turn in program.turns:
-        for stretch in program.stretches:
-            walk.go(run(stretch.segment.passes[turn].forward, stretch.bindings), stretch.count)
-        for index, stretch in reversed(list(enumerate(program.stretches))):
+    begun: set[int] = set()
+    for action in program.actions:
+        turn = program.turns[action.micro_batch]
+        stretches = list(enumerate(program.stretches))[slice(program.pieces[action.piece].start, program.pieces[action.piece].stop)]
+        if action.phase == "forward":
+            for _, stretch in stretches:
+                walk.go(run(stretch.segment.passes[turn].forward, stretch.bindings), stretch.count)
+            continue
+        for index, stretch in reversed(stretches):
             backward = run(stretch.segment.passes[turn].backward, stretch.bindings)
-            if filling is None or not turn.first:
+            if filling is None or action.piece in begun:
                 walk.go(backward, stretch.count)
             else:
                 walk.fill(backward, [operation for operation, _ in stretch.segment.arrivals], filling[index].begun)
-        if turn.first:
-            walk.take(sum(value.bytes.at(stretch.bindings) for stretch in program.stretches for value in stretch.segment.early_gradients))
+        if action.piece not in begun:
+            walk.take(sum(value.bytes.at(stretch.bindings) for _, stretch in stretches for value in stretch.segment.early_gradients))
+        begun.add(action.piece)
+        for role, size in let_go(program, action):
+            walk.change(role, -size)
+    for role, size in let_go(program, None):
+        walk.change(role, -size)
     for optimizer in program.optimizer:
         walk.go(run(optimizer.operations, optimizer.bindings), optimizer.count)
 
@@ -165,15 +183,29 @@ def _components(program: Program, parameters: dict[Component, list[tuple[Value, 
 
 
 def _activations(program: Program) -> dict[Component, float]:
-    """Bytes that the forward pass leaves alive, by the component that made them; logged values of earlier micro-batches with them."""
+    """Bytes that the forward pass leaves alive, by the component that made them; logged values of earlier micro-batches with them.
+
+    In a pipeline those of all micro-batches that are in flight when they hold most.
+    """
+    left = [_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0]) for piece in program.pieces]
     bytes_of: dict[Component, float] = defaultdict(float)
+    for count, pieces_bytes in zip(in_flight(program, [sum(sizes.values()) for sizes in left]), left, strict=True):
+        for component, size in pieces_bytes.items():
+            bytes_of[component] += count * size
+    if program.wire is not None:
+        return bytes_of
     for stretch in program.stretches:
-        for operation in stretch.segment.passes[program.turns[0]].forward:
+        for value in stretch.segment.kept:
+            bytes_of[value.component] += (len(program.turns) - 1) * stretch.count * value.bytes.at(stretch.bindings)
+    return bytes_of
+
+
+def _left_by_forward(stretches: tuple[Stretch, ...], turn: Turn) -> dict[Component, float]:
+    bytes_of: dict[Component, float] = defaultdict(float)
+    for stretch in stretches:
+        for operation in stretch.segment.passes[turn].forward:
             for sign, values in ((1, operation.allocates), (-1, operation.frees)):
                 for value in values:
                     if value.role is Role.ACTIVATION:
                         bytes_of[value.component] += sign * stretch.count * value.bytes.at(stretch.bindings)
-    for stretch in program.stretches:
-        for value in stretch.segment.kept:
-            bytes_of[value.component] += (len(program.turns) - 1) * stretch.count * value.bytes.at(stretch.bindings)
     return bytes_of

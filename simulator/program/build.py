@@ -7,12 +7,13 @@ for any numbers; equal blocks are one segment and a count.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate, groupby
 from math import ceil
 from typing import NamedTuple
 
 from configuration.errors import ConfigurationError
 from simulator.components import Component, Role
-from simulator.program.graph import Graph, ItemKind, Value
+from simulator.program.graph import ITEM_BYTES, PRECISIONS, Graph, ItemKind, Value
 from simulator.program.layers.attention import attention
 from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
@@ -32,13 +33,14 @@ from simulator.program.optimizer import (
     loop_adamw,
     total_norm,
 )
-from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch
+from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch, Wire
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
+from simulator.program.rewrites.pipeline import actions, layers_of
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
 from simulator.program.sizes import ONE, SYMBOLS, B, D, N, S, Size, T
@@ -65,6 +67,7 @@ class _Structure:
     sliced: bool
     counting_group: str | None
     """Ranks over whose tokens the balancing loss counts the experts' shares, where they are several."""
+    pipelined: bool
     gloo: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
@@ -72,10 +75,10 @@ class _Structure:
     recomputation: str | tuple[str, ...]
 
 
-def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False) -> Program:
+def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False, stage: int = 0) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
 
-    ``gloo``: ranks are processes on CPUs. Raises ConfigurationError for what is not predicted.
+    ``gloo``: ranks are processes on CPUs; ``stage``: of a pipeline. Raises ConfigurationError for what is not predicted.
     """
     if not plan.attention_across_documents:
         raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
@@ -83,7 +86,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
         plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), plan.tp > 1,
-        _counting_group(plan), gloo, names, model.tied_embeddings, plan.routing == "uniform", plan.recomputation,
+        _counting_group(plan), plan.pp > 1, gloo, names, model.tied_embeddings and plan.pp == 1, plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.own_tokens, "D": model.width,
@@ -91,16 +94,39 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
     }  # fmt: skip
     rows = chunk_rows(plan.own_tokens, model.width, model.vocabulary)
     common |= {"R": rows, "X": ceil(plan.own_tokens / rows)}
-    start, finish = _ends(structure)
-    blocks = [Stretch(_block(structure, *_kinds(group)), group.count, common | _numbers(group, plan, load or ExpertLoad())) for group in model.blocks]
-    stretches = _neighbouring((Stretch(start, 1, common), *blocks, Stretch(finish, 1, common)), plan)
+    numbers = [common | _numbers(group, plan, load or ExpertLoad()) for group in model.blocks]
+    pieces = [_piece(model, structure, common, numbers, number, plan) for number in range(stage, plan.pp * plan.virtual_stages, plan.pp)]
+    stretches = _neighbouring(tuple(stretch for piece in pieces for stretch in piece), plan)
     widths = {group.mixer.head_width for group in model.blocks}
     biases = sum(stretch.count * value.elements.at(stretch.bindings) for stretch in stretches for value in stretch.segment.biases)
+    ends = list(accumulate(len(piece) for piece in pieces)) if plan.pp > 1 else [len(stretches)]
     return Program(
         stretches,
+        tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)),
+        tuple(actions(plan, stage)),
         _optimizer(stretches, plan),
         tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
+        _wire(model, plan, stage) if plan.pp > 1 else None,
         model.maximum_positions * sum(widths) + int(biases),
+    )
+
+
+def _piece(model: ModelSpec, structure: _Structure, common: dict[str, float], numbers: Sequence[dict[str, float]], number: int, plan: Plan) -> list[Stretch]:
+    """The stretches of one piece of the model: embedding, its run of layers, head; where they are its."""
+    count = plan.pp * plan.virtual_stages
+    start, finish = _ends(replace(structure, auxiliary_losses=()) if structure.pipelined else structure)
+    layers = [index for index, group in enumerate(model.blocks) for _ in range(group.count)]
+    run = layers_of(number, count, len(layers))
+    kinds = [(layers[layer], (number > 0 and layer == run[0], number < count - 1 and layer == run[-1])) for layer in run]
+    blocks = [Stretch(_block(structure, *_kinds(model.blocks[index]), *wired), len(list(equal)), numbers[index]) for (index, wired), equal in groupby(kinds)]
+    return [*([Stretch(start, 1, common)] if number == 0 else []), *blocks, *([Stretch(finish, 1, common)] if number == count - 1 else [])]
+
+
+def _wire(model: ModelSpec, plan: Plan, stage: int) -> Wire:
+    numbers = range(stage, plan.pp * plan.virtual_stages, plan.pp)
+    item = ITEM_BYTES[PRECISIONS[plan.precision][ItemKind.COMPUTE]]
+    return Wire(
+        plan.own_tokens * model.width * item, tuple(number > 0 for number in numbers), tuple(number < plan.pp * plan.virtual_stages - 1 for number in numbers)
     )
 
 
@@ -154,9 +180,10 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
 
 
 @lru_cache(maxsize=256)
-def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward) -> Segment:
+def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward, received: bool, sent: bool) -> Segment:
+    """``received``, ``sent``: rows come from another stage, or go there; then they, or their gradient, lie in a buffer of the pipeline."""
     graph = Graph("block")
-    x = graph.input("x", (T, D), ItemKind.COMPUTE)
+    x = graph.input("x", (T, D), ItemKind.COMPUTE, Role.COMMUNICATION if received else Role.ACTIVATION)
     mixer = BlockGroup.model_fields["mixer"].annotation
     assert mixer is not None
     residual = attention(graph, x, mixer(heads=1, kv_heads=1, head_width=2, qk_norm=qk_norm))
@@ -178,7 +205,7 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
         count_over_ranks(graph)
     units = shard_block(graph, structure.sharding) if structure.sharding else []
     graph.resolve(structure.precision)
-    return _segment(graph, structure, units)
+    return _segment(graph, structure, units, sent=sent)
 
 
 @lru_cache(maxsize=64)
@@ -197,7 +224,8 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
         graph.resolve(structure.precision)
     finish = _segment(last, structure, units)
     start = _segment(first, structure, units, _left_by_head(last, units, structure))
-    _frame(start, structure)
+    if not structure.pipelined:
+        _frame(start, structure)
     return start, finish
 
 
@@ -222,9 +250,9 @@ def _frame(start: Segment, structure: _Structure) -> None:
         backward[-1].frees.extend([*inputs, *losses, *scalars])
 
 
-def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value] | None = None) -> Segment:
-    """``early``: gradients of parameters that a later stretch left."""
-    made = {turn: _passes(graph, structure, units, early or {}, turn) for turn in (TURNS if structure.sharding else (ONLY, AGAIN))}
+def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value] | None = None, *, sent: bool = False) -> Segment:
+    """``early``: gradients of parameters that a later stretch left; ``sent``: the gradient of the output comes from another stage."""
+    made = {turn: _passes(graph, structure, units, early or {}, turn, sent=sent) for turn in (TURNS if structure.sharding else (ONLY, AGAIN))}
     first = made[ONLY]
     return Segment(
         graph.name,
@@ -244,7 +272,7 @@ class _Passes(NamedTuple):
     tape: Backward
 
 
-def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn) -> _Passes:
+def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn, *, sent: bool) -> _Passes:
     table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
     if structure.counting_group:
         table |= counting_lowerings(structure.counting_group)
@@ -258,11 +286,13 @@ def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: d
     recomputed = recompute(graph, forward, structure.recomputation, table)
     forward.finish(graph, recomputed.saved)
     bucketed = frozenset(parameter for parameter in graph.parameters if share_of(parameter.component) in structure.bucketed)
-    back = _backward(graph, forward, recomputed, units, early, Backward(turn, bucketed))
+    back = _backward(graph, forward, recomputed, units, early, Backward(turn, bucketed), sent=sent)
     return _Passes(tuple(forward.operations), tuple(back.operations), back)
 
 
-def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, units: Sequence[Unit], early: dict[Value, Value], back: Backward) -> Backward:
+def _backward(
+    graph: Graph, forward: Forward, recomputed: Recomputed, units: Sequence[Unit], early: dict[Value, Value], back: Backward, *, sent: bool
+) -> Backward:
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
         if graph.name == "head":
@@ -272,6 +302,8 @@ def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, units: Seq
         elif output.shape == (ONE,):
             # One element of the gradient of all layers' losses, which the head's backward made and the embedding's ends.
             gradient.role = Role.BUFFER
+        elif sent:
+            gradient.role = Role.COMMUNICATION
         else:
             back.references[gradient] = 1
         back.gradients[output] = gradient

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from simulator.program.graph import Value
 from simulator.program.operations import Operation
 from simulator.program.rewrites.fsdp import Unit
+from simulator.program.rewrites.pipeline import Action
 from simulator.program.tape import Turn
 
 
@@ -55,12 +56,25 @@ class OptimizerStretch:
 
 
 @dataclass(frozen=True)
+class Wire:
+    """What a stage of a pipeline exchanges with its neighbours, rows of one micro-batch at a time: ``received`` and ``sent`` say so of each of its pieces."""
+
+    bytes: int
+    received: tuple[bool, ...]
+    sent: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class Program:
-    """One optimizer step of one rank: every stretch forward, then all backward in reverse, for every micro-batch; then the optimizer."""
+    """One optimizer step of one rank: micro-batches forward and backward by ``actions``, a pass backward in reverse; then the optimizer."""
 
     stretches: tuple[Stretch, ...]
+    pieces: tuple[range, ...]
+    """Which stretches a pass goes through; without a pipeline all."""
+    actions: tuple[Action, ...]
     optimizer: tuple[OptimizerStretch, ...]
     turns: tuple[Turn, ...]
     """The micro-batches."""
+    wire: Wire | None
     buffer_elements: int
     """Elements of the rotary tables, cosines and sines together, and of the selection biases; fp32."""

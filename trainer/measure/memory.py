@@ -102,6 +102,9 @@ class _Ledger:
                 self.tracker.register(state, Role.OPTIMIZER_STATE, _owner(name))
         for buffer in self.model.buffers():
             self.tracker.register(buffer, Role.BUFFER, Component.ROPE)
+        if subject.parallel.pipeline is not None:
+            for waiting in subject.parallel.pipeline.receive_buffers():
+                self.tracker.register(waiting, Role.COMMUNICATION, Component.INPUTS)
         for role in (Role.PARAMETER, Role.OPTIMIZER_STATE):
             self.owned[role] = self.tracker.bytes_by_component(role)
         self.buffers_bytes = self.tracker.bytes_by_component(Role.BUFFER).total()
@@ -142,7 +145,7 @@ class _Ledger:
         at_peak = dict.fromkeys(Role, 0)
         for storage in self.tracker.at_peak:
             at_peak[storage.role] += storage.bytes
-        parameters, gradients, states, activations = (self.owned[role] for role in (Role.PARAMETER, Role.GRADIENT, Role.OPTIMIZER_STATE, Role.ACTIVATION))
+        parameters, gradients, states, activations = (self.owned.get(role, Counter()) for role in (Role.PARAMETER, Role.GRADIENT, Role.OPTIMIZER_STATE, Role.ACTIVATION))
         return Memory(
             parameters_bytes=parameters.total(),
             buffers_bytes=self.buffers_bytes,

@@ -110,6 +110,12 @@ class Pipeline:
         records, self.records, self.losses = self.records, [], []
         return losses, records
 
+    def receive_buffers(self) -> list[Tensor]:
+        """Where rows and their gradients arrive, for every micro-batch; made in the first step."""
+        stages = [self.schedule._stage] if hasattr(self.schedule, "_stage") else self.schedule._stages
+        waiting = [info for stage in stages for kind in (stage.args_recv_info, stage.grad_recv_info) for received in kind.values() for info in received]
+        return [info.buffer for info in waiting if info.buffer is not None]
+
     def noted(self, micro_batch: int, records: list[RouterRecord]) -> Tensor | None:
         """Keep what the routers of one piece left; the auxiliary losses' part in what is minimised, None where there is none."""
         self.records[micro_batch] += records

@@ -1,0 +1,61 @@
+"""Pipeline parallelism: stages hold runs of layers and pass micro-batches on by a schedule.
+
+GPipe (Huang et al. 2019, arXiv 1811.06965), 1F1B (Narayanan et al. 2019, SOSP) and its interleaved form (Narayanan et al. 2021, arXiv 2104.04473, section 2.2),
+in the order in which torch.distributed.pipelining runs them. Twin: ``trainer/parallel/pipeline.py``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from simulator.specs import Plan
+
+
+class Action(NamedTuple):
+    """One pass of a micro-batch through a piece, which is counted among the stage's own."""
+
+    phase: Literal["forward", "backward"]
+    piece: int
+    micro_batch: int
+
+
+def layers_of(piece: int, pieces: int, layers: int) -> range:
+    """The run of layers of one piece; the first pieces take what is left over."""
+    whole, rest = divmod(layers, pieces)
+    start = piece * whole + min(piece, rest)
+    return range(start, start + whole + (piece < rest))
+
+
+def actions(plan: Plan, stage: int) -> list[Action]:
+    """What a stage does, in order. Without a pipeline micro-batches go through one after another."""
+    count, own = plan.accumulation, plan.virtual_stages
+    passes = own * count
+    if plan.pp == 1:
+        return [Action(phase, 0, micro_batch) for micro_batch in range(count) for phase in ("forward", "backward")]
+    if plan.schedule == "gpipe":
+        ahead = passes
+    elif plan.schedule == "1f1b":
+        ahead = min(count, plan.pp - stage)
+    else:
+        ahead = min(passes, (own - 1) * plan.pp + 2 * (plan.pp - 1 - stage))
+    forward, backward = _forwards(plan), _backwards(plan)
+    made = [next(forward) for _ in range(ahead)]
+    # 1F1B goes backward first once it is full; the interleaved form goes forward first.
+    for _ in range(passes - ahead):
+        pair = [next(forward), next(backward)]
+        made += pair if plan.schedule == "interleaved" else pair[::-1]
+    return [*made, *backward]
+
+
+def _forwards(plan: Plan) -> Iterator[Action]:
+    """A round of micro-batches through the first piece, then through the next."""
+    done: Counter[int] = Counter()
+    for step in range(plan.virtual_stages * plan.accumulation):
+        piece = step // min(plan.pp, plan.accumulation) % plan.virtual_stages
+        yield Action("forward", piece, done[piece])
+        done[piece] += 1
+
+
+def _backwards(plan: Plan) -> Iterator[Action]:
+    for action in _forwards(plan):
+        yield Action("backward", plan.virtual_stages - 1 - action.piece, action.micro_batch)
