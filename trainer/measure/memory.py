@@ -145,7 +145,9 @@ class _Ledger:
         at_peak = dict.fromkeys(Role, 0)
         for storage in self.tracker.at_peak:
             at_peak[storage.role] += storage.bytes
-        parameters, gradients, states, activations = (self.owned.get(role, Counter()) for role in (Role.PARAMETER, Role.GRADIENT, Role.OPTIMIZER_STATE, Role.ACTIVATION))
+        parameters, gradients, states, activations = (
+            self.owned.get(role, Counter()) for role in (Role.PARAMETER, Role.GRADIENT, Role.OPTIMIZER_STATE, Role.ACTIVATION)
+        )
         return Memory(
             parameters_bytes=parameters.total(),
             buffers_bytes=self.buffers_bytes,
