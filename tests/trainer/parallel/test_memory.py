@@ -54,7 +54,7 @@ def check(ranks, count, plan, model):
     """The first rank holds the most where a dimension does not divide. Gloo's threads may let go of a buffer late: the least of some steps counts."""
     case = {"run": "memory", "plan": {"ranks": count, "routing": "uniform", **plan}, "model": model}
     peaks, activations = [], []
-    for _ in range(4):
+    for _ in range(8):
         replies = ranks(count).run(**case)
         answers = [reply["memory"] for reply in replies]
         spec, resolved = ModelSpec.model_validate(replies[0]["model"]), Plan.model_validate(replies[0]["plan"])
