@@ -11,7 +11,7 @@ from simulator.components import Component, Phase
 from simulator.records.step_report import PeakPoint, Record, StepReport
 
 CATEGORIES = ("parameters_bytes", "buffers_bytes", "gradients_bytes", "optimizer_bytes", "inputs_bytes", "activations_bytes")
-PARTS = ("step_s", "forward_s", "backward_s", "optimizer_s", "exposed_communication_s", "other_s")
+PARTS = ("step_s", "forward_s", "backward_s", "optimizer_s", "exposed_communication_s", "bubble_s", "other_s")
 
 
 class Line(Record):

@@ -28,6 +28,7 @@ class Component(StrEnum):
     CROSS_ENTROPY = "cross_entropy"
     TOTAL_LOSS = "total_loss"
     PARAMETER_GATHER = "parameter_gather"
+    PIPELINE = "pipeline"
     GRADIENT_SYNC = "gradient_sync"
     GRADIENT_CLIPPING = "gradient_clipping"
     OPTIMIZER = "optimizer"

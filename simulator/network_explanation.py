@@ -15,7 +15,8 @@ from simulator.specs import Plan
 NAMES = {
     "expert": "expert parallel",
     "tensor": "tensor parallel",
-    "pipeline": "pipeline",
+    "neighbours": "neighbouring stages",
+    "ends": "first and last stage",
     "stage": "stage",
     "data": "data parallel",
     "slice_data": "data parallel of slices",

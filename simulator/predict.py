@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-from configuration.errors import ConfigurationError
 from simulator.components import Phase
 from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
-from simulator.records.step_report import DefaultUsed, Provenance, StepReport, Throughput, Time
+from simulator.records.step_report import DefaultUsed, Provenance, RankReport, StepReport, Throughput, Time
 from simulator.specs import ExpertLoad, ModelSpec, Plan
 from simulator.specs.device import DeviceSpec
 from simulator.specs.flops import model_flops_per_token
@@ -21,10 +20,12 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
-    _check_priced(plan)
-    program = build_program(model, plan, network.load, gloo=device.host_and_device_are_one)
-    memory = step_memory(program, plan)
-    seconds = step_time(program, plan, device, network)
+    gloo = device.host_and_device_are_one
+    programs = [build_program(model, plan, network.load, gloo=gloo, stage=stage) for stage in range(plan.pp)]
+    memories = [step_memory(program, plan) for program in programs]
+    memory = max(memories, key=lambda stage: stage.peak_allocated_bytes)
+    times = step_time(programs, plan, device, network)
+    seconds = max(times, key=lambda stage: sum(stage.busy_s.values()))
     flops = model_flops_per_token(model, plan.sequence) * plan.tokens_per_step
     peak = device.peak_for(plan.precision)
     link = max(seconds.communication, key=lambda row: row.exposed_s, default=None)
@@ -45,6 +46,11 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             mfu=None if peak is None else flops / (seconds.step_s * plan.ranks * peak),
         ),
         communication=seconds.communication,
+        ranks=[
+            RankReport(rank=stage * plan.stage_ranks, memory=own, time=_time(time), communication=time.communication)
+            for stage, (own, time) in enumerate(zip(memories, times, strict=True))
+            if plan.pp > 1
+        ],
         bottleneck=_bottleneck(seconds),
         bottleneck_link=link.bottleneck if link is not None and link.exposed_s > 0 else None,
         fits=None if device.memory_bytes is None else memory.peak_allocated_bytes <= device.memory_bytes,
@@ -59,12 +65,6 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             notes=[*_notes(device, plan), *_load_notes(model, plan, network.load)],
         ),
     )
-
-
-def _check_priced(plan: Plan) -> None:
-    """Raise ConfigurationError for what the trainer can run and the program has no rewrite for."""
-    if plan.pp > 1:
-        raise ConfigurationError(f"plan.pp ({plan.pp}): pipelines are not predicted yet (legal in predictions: 1)")
 
 
 def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
@@ -100,7 +100,8 @@ def _time(seconds: StepTime) -> Time:
         backward_s=busy[Phase.BACKWARD],
         optimizer_s=busy[Phase.OPTIMIZER],
         exposed_communication_s=exposed,
-        other_s=max(0.0, seconds.step_s - exposed - sum(busy.values())),
+        bubble_s=seconds.bubble_s,
+        other_s=max(0.0, seconds.step_s - exposed - seconds.bubble_s - sum(busy.values())),
         communication_s=seconds.communication_s,
         rows=seconds.rows,
     )
@@ -111,7 +112,8 @@ def _bottleneck(seconds: StepTime) -> str:
     busy = sum(seconds.busy_s.values())
     shares = {
         "network-bound": max(0.0, seconds.step_s - seconds.alone_s),
-        "host-bound": max(0.0, seconds.alone_s - busy),
+        "host-bound": max(0.0, seconds.alone_s - seconds.bubble_s - busy),
+        "bubble-bound": seconds.bubble_s,
         "memory-bound": seconds.memory_bound_s,
         "compute-bound": max(0.0, busy - seconds.memory_bound_s),
     }

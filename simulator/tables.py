@@ -58,7 +58,7 @@ def _memory(report: StepReport) -> str:
 def _time(report: StepReport) -> str:
     time = report.time
     rows: list[tuple[str, ...]] = []
-    for name in ("forward_s", "backward_s", "optimizer_s", "exposed_communication_s", "other_s"):
+    for name in ("forward_s", "backward_s", "optimizer_s", "exposed_communication_s", *(["bubble_s"] if time.bubble_s else []), "other_s"):
         seconds = getattr(time, name)
         rows.append((name.removesuffix("_s").replace("_", " "), show_seconds(seconds), f"{seconds / time.step_s:.1%}"))
     return table(("time of one step", "seconds", "share"), [*rows, RULE, ("step", show_seconds(time.step_s), "100.0%")], right=(1, 2))

@@ -26,15 +26,19 @@ def let_go(program: Program, action: Action | None) -> Iterator[tuple[Role, floa
     if program.wire is None:
         return
     size, last = float(program.wire.bytes), len(program.turns) - 1
-    soon = len(program.pieces) == 1 and any(done.phase == "backward" for done in program.actions[: last + 1])
+    ahead = next(index for index, done in enumerate(program.actions) if done.phase == "backward")
+    soon = not program.wire.held
     for piece in range(len(program.pieces)):
         sent, received = program.wire.sent[piece], program.wire.received[piece]
         if action is None:
             yield Role.ACTIVATION, sent * size * (1 if soon else last + 1)
             yield Role.TEMPORARY, received * size * (1 if soon else last + 1)
         elif soon:
-            # The last rows that were sent are held to the end; a gradient until the next one is there.
-            yield Role.ACTIVATION, sent * size * (action.micro_batch < last)
+            # The rows sent last are held to the end, those whose send was waited for last in the warm-up until the schedule is through with forwards.
+            waited = ahead - 2
+            outputs = (action.micro_batch not in (last, waited)) + (waited >= 0 and action.micro_batch == max(last + 1 - ahead, waited))
+            yield Role.ACTIVATION, sent * size * outputs
+            # A gradient until the next one is there.
             yield Role.TEMPORARY, received * size * (action.micro_batch > 0)
 
 

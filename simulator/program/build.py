@@ -125,8 +125,14 @@ def _piece(model: ModelSpec, structure: _Structure, common: dict[str, float], nu
 def _wire(model: ModelSpec, plan: Plan, stage: int) -> Wire:
     numbers = range(stage, plan.pp * plan.virtual_stages, plan.pp)
     item = ITEM_BYTES[PRECISIONS[plan.precision][ItemKind.COMPUTE]]
+    last = plan.pp * plan.virtual_stages - 1
+    master = ITEM_BYTES[PRECISIONS[plan.precision][ItemKind.MASTER]]
     return Wire(
-        plan.own_tokens * model.width * item, tuple(number > 0 for number in numbers), tuple(number < plan.pp * plan.virtual_stages - 1 for number in numbers)
+        plan.own_tokens * model.width * item,
+        tuple(number > 0 for number in numbers),
+        tuple(number < last for number in numbers),
+        plan.schedule != "1f1b",
+        model.vocabulary * model.width * master if model.tied_embeddings and stage in (0, plan.pp - 1) else 0,
     )
 
 

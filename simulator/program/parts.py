@@ -57,11 +57,16 @@ class OptimizerStretch:
 
 @dataclass(frozen=True)
 class Wire:
-    """What a stage of a pipeline exchanges with its neighbours, rows of one micro-batch at a time: ``received`` and ``sent`` say so of each of its pieces."""
+    """What a stage of a pipeline exchanges with its neighbours, rows of one micro-batch at a time: ``received`` and ``sent`` say so of each of its pieces.
+
+    ``held``: what is sent is held until the end of the step. ``tied_bytes``: gradient of a table that lies on both ends, which they sum.
+    """
 
     bytes: int
     received: tuple[bool, ...]
     sent: tuple[bool, ...]
+    held: bool
+    tied_bytes: int
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,10 @@ class ComponentTime(Record):
 
 
 class Time(Record):
-    """Seconds of one step. The five parts are disjoint and add up to ``step_s``; so do the rows and the same rest.
+    """Seconds of one step. The six parts are disjoint and add up to ``step_s``; so do the rows and the same rest.
 
-    ``exposed_communication_s``: time in which the rank waits for the network and computes nothing. ``other_s``: what is none
-    of the others: data loading and the host between phases.
+    ``exposed_communication_s``: time in which the rank waits for the network and computes nothing. ``bubble_s``: in which a stage of a
+    pipeline waits for others. ``other_s``: what is none of the others: data loading and the host between phases.
     """
 
     step_s: Seconds
@@ -88,6 +88,7 @@ class Time(Record):
     backward_s: Seconds
     optimizer_s: Seconds
     exposed_communication_s: Seconds
+    bubble_s: Seconds = 0.0
     other_s: Seconds
     communication_s: Seconds
     rows: list[ComponentTime]
@@ -157,7 +158,7 @@ class Provenance(Record):
 
 
 class RankReport(Record):
-    """One rank of a measured job."""
+    """One rank of a measured job, or one for all ranks of a stage of a predicted pipeline."""
 
     rank: Annotated[int, Field(ge=0)]
     memory: Memory
@@ -177,8 +178,8 @@ class StepReport(Record):
     """The ledger of one steady step (the third or later; gradients are freed after it) of one rank.
 
     ``model_specification``, ``plan`` and, of a predicted model with experts, ``load_specification`` hold every field of those specifications, so
-    that a report can be predicted again. ``ranks``: all of a measured job; ``memory`` is then that of the rank with the highest
-    peak, ``time`` and ``communication`` those of the slowest.
+    that a report can be predicted again. ``ranks``: all of a measured job, or the first of every stage of a predicted pipeline; ``memory`` is then
+    that of the rank with the highest peak, ``time`` and ``communication`` those of the slowest.
     """
 
     schema_version: Literal[1] = 1

@@ -42,6 +42,12 @@ class Clocks:
         """Let the device wait for a stream."""
         self.device_s = max(self.device_s, self.gather_s if stream is Stream.GATHER else self.reduce_s)
 
+    def wait_until(self, seconds: float) -> float:
+        """Let the device wait for something that is there at ``seconds``; how long it idles for it."""
+        idle = max(0.0, seconds - self.device_s)
+        self.device_s += idle
+        return idle
+
     @property
     def now_s(self) -> float:
         """When everything so far is done."""

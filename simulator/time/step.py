@@ -1,7 +1,8 @@
 """Time of a whole step: what every operation costs, and when host, device and network are done."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from simulator.components import Component, Kind, Phase
 from simulator.program.operations import Operation, Stream
 from simulator.program.parts import Program
 from simulator.program.rewrites.data_parallel import Bucket, fillings
+from simulator.program.rewrites.pipeline import Action, in_order, needed
 from simulator.program.sizes import Bindings
 from simulator.records.step_report import CommunicationRow, ComponentTime
 from simulator.specs import Plan
@@ -34,15 +36,23 @@ class Priced:
 
 @dataclass
 class StepTime:
-    """Seconds of one step. ``busy_s`` by phase: the device at work on anything but the network. Times of collectives are totals."""
+    """Seconds of one step; ``alone_s``: the same on a network that costs nothing, but for the ``bubble_s`` in which it waits for other stages.
+
+    ``busy_s`` by phase: the device at work on anything but the network. Times of collectives are totals.
+    """
 
     step_s: float
     alone_s: float
     busy_s: dict[Phase, float]
+    bubble_s: float
     rows: list[ComponentTime]
     communication: list[CommunicationRow]
     memory_bound_s: float
     communication_s: float
+
+    def padded(self, seconds: float) -> "StepTime":
+        """The same with a wait for the stage that ends last."""
+        return replace(self, step_s=self.step_s + seconds, alone_s=self.alone_s + seconds, bubble_s=self.bubble_s + seconds)
 
 
 @dataclass
@@ -77,8 +87,11 @@ class _Tally:
         return float(sum(count * run.cost.seconds[run.cost.moving_s > run.cost.seconds / 2].sum() for run, count in self.runs.values()))
 
 
-def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network) -> StepTime:
-    """Price every distinct run once, then let the clocks go through the step, with the network and without."""
+def step_time(programs: Sequence[Program], plan: Plan, device: DeviceSpec, network: Network) -> list[StepTime]:
+    """Price every distinct run once, then let the clocks of every stage go through the step, with the network and without.
+
+    ``programs``: of each stage; without a pipeline one.
+    """
     prices: dict[tuple[int, int], Priced] = {}
 
     def priced(operations: tuple[Operation, ...], bindings: Bindings) -> Priced:
@@ -87,52 +100,103 @@ def step_time(program: Program, plan: Plan, device: DeviceSpec, network: Network
             prices[key] = _price(operations, bindings, device, network)
         return prices[key]
 
-    tally = _Tally(network)
-    sync_calls: dict[tuple[str, float], int] = defaultdict(int)
-    clocks, alone = Clocks(), Clocks()
+    stages = [_Stage(program, plan, network, priced) for program in programs]
+    ends: dict[tuple[str, int, int], tuple[float, float]] = {}
+    for number, action in in_order(plan):
+        stage, waits_for = stages[number], needed(plan, number, action)
+        if waits_for is not None:
+            stage.receive(*ends[waits_for])
+        stage.run(action)
+        ends[action.phase, action.piece * plan.pp + number, action.micro_batch] = stage.clocks.device_s, stage.alone.device_s
+    for stage in stages:
+        stage.synchronise()
+    # The norm of all gradients is that of all stages: none goes on before the last.
+    together = max(stage.clocks.now_s for stage in stages), max(stage.alone.now_s for stage in stages)
+    times = [stage.finish(*together) for stage in stages]
+    longest_s = max(time.step_s for time in times)
+    return [time.padded(longest_s - time.step_s) for time in times]
 
-    def go(operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
-        run = priced(operations, bindings)
-        tally.add(run, count)
-        for _ in range(count):
-            _pass(clocks, run.pieces)
-            _pass(alone, run.pieces_alone)
 
-    def synchronise(buckets: list[Bucket]) -> None:
-        for bucket in buckets:
-            sync_calls[bucket.group, bucket.bytes] += 1
-            clocks.send(Stream.REDUCE, network.seconds(Call("all-reduce", bucket.group), bucket.bytes))
+class _Stage:
+    """One stage as it goes through the step: its clocks, on the network and on one that costs nothing."""
 
-    filling = fillings(program, plan)
-    for turn in program.turns:
-        for stretch in program.stretches:
-            go(stretch.segment.passes[turn].forward, stretch.bindings, stretch.count)
-        waiting: list[Bucket] = []
-        for index, stretch in reversed(list(enumerate(program.stretches))):
+    def __init__(self, program: Program, plan: Plan, network: Network, priced: Callable[[tuple[Operation, ...], Bindings], Priced]) -> None:
+        self.program, self.plan, self.network, self.priced = program, plan, network, priced
+        self.tally = _Tally(network)
+        self.clocks, self.alone = Clocks(), Clocks()
+        self.filling = fillings(program, plan)
+        self.waiting: list[Bucket] = []
+        self.bubble_s = self.bubble_alone_s = 0.0
+
+    def receive(self, sent_s: float, sent_alone_s: float) -> None:
+        """Wait for rows, or their gradient, of a neighbour that was done at these times."""
+        assert self.program.wire is not None
+        call = Call("point-to-point", "neighbours")
+        self.tally.calls[Component.PIPELINE, call, self.program.wire.bytes] += 1
+        transfer_s = self.network.seconds(call, self.program.wire.bytes)
+        self.bubble_s += max(0.0, self.clocks.wait_until(sent_s + transfer_s) - transfer_s)
+        self.bubble_alone_s += self.alone.wait_until(sent_alone_s)
+
+    def run(self, action: Action) -> None:
+        """One pass of a micro-batch."""
+        turn = self.program.turns[action.micro_batch]
+        piece = self.program.pieces[action.piece]
+        if action.phase == "forward":
+            for index in piece:
+                stretch = self.program.stretches[index]
+                self._go(stretch.segment.passes[turn].forward, stretch.bindings, stretch.count)
+            return
+        for index in reversed(piece):
+            stretch = self.program.stretches[index]
             operations = stretch.segment.passes[turn].backward
-            if filling is None or not turn.last:
-                go(operations, stretch.bindings, stretch.count)
+            if self.filling is None or not turn.last:
+                self._go(operations, stretch.bindings, stretch.count)
                 continue
-            for full in filling[index].full:
-                go(operations, stretch.bindings, 1)
-                if plan.overlap_gradient_sync:
-                    synchronise(full)
+            for full in self.filling[index].full:
+                self._go(operations, stretch.bindings, 1)
+                if self.plan.overlap_gradient_sync:
+                    self._sum(full)
                 else:
-                    waiting += full
-        synchronise(waiting)
+                    self.waiting += full
         if turn.last:
-            clocks.join(Stream.REDUCE)
-            alone.join(Stream.REDUCE)
-    for optimizer in program.optimizer:
-        go(optimizer.operations, optimizer.bindings, optimizer.count)
+            self.clocks.join(Stream.REDUCE)
+            self.alone.join(Stream.REDUCE)
 
-    rows = tally.rows()
-    for (group, size), count in sync_calls.items():
-        tally.calls[Component.GRADIENT_SYNC, Call("all-reduce", group), size] += count
-    busy = {phase: sum(row.time_s for row in rows if row.phase is phase) for phase in Phase}
-    exposed = max(0.0, clocks.now_s - alone.now_s)
-    communication = _communication(tally.calls, network, exposed)
-    return StepTime(clocks.now_s, alone.now_s, busy, rows, communication, tally.memory_bound_s(), sum(row.time_s for row in communication))
+    def synchronise(self) -> None:
+        """Sum what has not been summed during the passes."""
+        self._sum(self.waiting)
+        if self.program.wire is not None and self.program.wire.tied_bytes:
+            self._reduce("ends", self.program.wire.tied_bytes)
+        self.clocks.join(Stream.REDUCE)
+
+    def finish(self, together_s: float, together_alone_s: float) -> StepTime:
+        """The optimizer, once all stages are there; then the sums."""
+        self.bubble_s += self.clocks.wait_until(together_s)
+        self.bubble_alone_s += self.alone.wait_until(together_alone_s)
+        for optimizer in self.program.optimizer:
+            self._go(optimizer.operations, optimizer.bindings, optimizer.count)
+        rows = self.tally.rows()
+        busy = {phase: sum(row.time_s for row in rows if row.phase is phase) for phase in Phase}
+        step_s, alone_s = self.clocks.now_s, self.alone.now_s - self.bubble_alone_s + self.bubble_s
+        communication = _communication(self.tally.calls, self.network, max(0.0, step_s - alone_s))
+        total = sum(row.time_s for row in communication)
+        return StepTime(step_s, alone_s, busy, self.bubble_s, rows, communication, self.tally.memory_bound_s(), total)
+
+    def _go(self, operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
+        run = self.priced(operations, bindings)
+        self.tally.add(run, count)
+        for _ in range(count):
+            _pass(self.clocks, run.pieces)
+            _pass(self.alone, run.pieces_alone)
+
+    def _sum(self, buckets: list[Bucket]) -> None:
+        for bucket in buckets:
+            self._reduce(bucket.group, bucket.bytes)
+
+    def _reduce(self, group: str, size_bytes: float) -> None:
+        call = Call("all-reduce", group)
+        self.tally.calls[Component.GRADIENT_SYNC, call, size_bytes] += 1
+        self.clocks.send(Stream.REDUCE, self.network.seconds(call, size_bytes))
 
 
 def _price(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSpec, network: Network) -> Priced:

@@ -46,7 +46,6 @@ def cut(plan: Plan, share: Share) -> dict[str, int]:
 GROUPS = {
     "expert": (Share.EXPERT, (EXPERT, EXPERT_TENSOR)),
     "tensor": (Share.SLICED, (TENSOR,)),
-    "pipeline": (Share.WHOLE, (PIPELINE,)),
     "stage": (Share.WHOLE, (REPLICA, SHARD)),
     "data": (Share.WHOLE, (SHARD,)),
     "slice_data": (Share.SLICED, (SHARD,)),
@@ -57,9 +56,15 @@ GROUPS = {
 }
 """Name of a group to the cut it belongs to and the dimensions in which its ranks differ."""
 
+PAIRS = ("neighbours", "ends")
+"""Ranks at the same place of neighbouring stages, and of the first and the last stage."""
+
 
 def groups(plan: Plan, name: str) -> list[tuple[int, ...]]:
     """The groups of ranks of this name, each in order."""
+    if name in PAIRS:
+        stages, apart = (1, plan.pp - 1) if name == "ends" else (plan.pp - 1, 1)
+        return [(rank, rank + apart * plan.stage_ranks) for rank in range(stages * plan.stage_ranks)]
     share, varying = GROUPS[name]
     sizes = cut(plan, share)
     axes = [axis for axis, dimension in enumerate(sizes) if dimension in varying]

@@ -59,3 +59,49 @@ def _forwards(plan: Plan) -> Iterator[Action]:
 def _backwards(plan: Plan) -> Iterator[Action]:
     for action in _forwards(plan):
         yield Action("backward", plan.virtual_stages - 1 - action.piece, action.micro_batch)
+
+
+def in_order(plan: Plan) -> Iterator[tuple[int, Action]]:
+    """The actions of all stages, each after those that it waits for."""
+    waiting = [actions(plan, stage)[::-1] for stage in range(plan.pp)]
+    done: set[tuple[str, int, int]] = set()
+    while any(waiting):
+        before = len(done)
+        for stage, todo in enumerate(waiting):
+            while todo and (needed(plan, stage, todo[-1]) or _NOTHING) in done | {_NOTHING}:
+                action = todo.pop()
+                done.add((action.phase, action.piece * plan.pp + stage, action.micro_batch))
+                yield stage, action
+        if len(done) == before:
+            raise AssertionError("the schedule waits for itself")
+
+
+_NOTHING = ("", 0, 0)
+
+
+def needed(plan: Plan, stage: int, action: Action) -> tuple[str, int, int] | None:
+    """What an action waits for of another stage: phase, number of the piece in the model, micro-batch. None at the ends of the model."""
+    number = action.piece * plan.pp + stage + (-1 if action.phase == "forward" else 1)
+    return (action.phase, number, action.micro_batch) if 0 <= number < plan.pp * plan.virtual_stages else None
+
+
+def makespan_s(plan: Plan, forward_s: float, backward_s: float, transfer_s: float) -> float:
+    """Seconds from the first pass to the end of the last where all pieces take the same time: the schedule, event by event."""
+    ends: dict[tuple[str, int, int], float] = {}
+    free = [0.0] * plan.pp
+    for stage, action in in_order(plan):
+        waits_for = needed(plan, stage, action)
+        start = max(free[stage], ends[waits_for] + transfer_s if waits_for else 0.0)
+        free[stage] = start + (forward_s if action.phase == "forward" else backward_s)
+        ends[action.phase, action.piece * plan.pp + stage, action.micro_batch] = free[stage]
+    return max(free)
+
+
+def uniform_makespan_s(plan: Plan, forward_s: float, backward_s: float) -> float:
+    """The same in closed form on a network that costs nothing: every stage runs all its passes and idles for those of one micro-batch through the others."""
+    return (plan.accumulation * plan.virtual_stages + plan.pp - 1) * (forward_s + backward_s)
+
+
+def bubble_share(plan: Plan) -> float:
+    """Share of the passes' time that a stage idles where all pieces take the same time (arXiv 2104.04473, section 2.2)."""
+    return (plan.pp - 1) / (plan.accumulation * plan.virtual_stages + plan.pp - 1)

@@ -7,7 +7,10 @@ from simulator.program.build import build_program
 from simulator.specs import ModelSpec, Plan
 
 EQUAL = ("parameters_bytes", "buffers_bytes", "gradients_bytes", "optimizer_bytes", "inputs_bytes", "activations_bytes")
+OWNED = ("parameters_bytes", "buffers_bytes", "gradients_bytes", "optimizer_bytes")
 PEAK_TOLERANCE = 1e-3
+PIPELINE_TOLERANCE = 1e-2
+"""What the schedules hold of rows that were sent is known to a row or two."""
 
 SHARED = {"vocabulary": 65, "tied_embeddings": False, "blocks.0.feed_forward.shared_width": 12}
 DENSE = [
@@ -34,6 +37,9 @@ TWO = {
     "zero-3, mixed precision, two micro-batches": ({"ep": 1, "zero_stage": 3, "precision": "bf16-mixed", "global_batch": 8}, {}),
     "zero-3, dense and experts": ({"ep": 1, "zero_stage": 3}, {"blocks": DENSE}),
     "expert x zero-3": ({"ep": 2, "zero_stage": 3}, {}),
+    "pipeline, 1f1b": ({"ep": 1, "pp": 2, "global_batch": 8}, {}),
+    "pipeline, gpipe": ({"ep": 1, "pp": 2, "global_batch": 8, "schedule": "gpipe"}, {}),
+    "pipeline, interleaved": ({"ep": 1, "pp": 2, "global_batch": 8, "schedule": "interleaved", "virtual_stages": 2}, {"blocks.0.count": 5}),
     "tensor": ({"ep": 1, "tp": 2, "global_batch": 4}, {}),
     "tensor, dense and experts": ({"ep": 2, "tp": 2}, {"blocks": DENSE}),
 }
@@ -44,6 +50,9 @@ FOUR = {
     "expert x zero-3, shared experts, untied": ({"ep": 2, "zero_stage": 3}, SHARED),
     "hybrid, mixed precision": ({"ep": 1, "zero_stage": 3, "replicas": 2, "precision": "bf16-mixed", "global_batch": 16}, {}),
     "hybrid x expert": ({"ep": 2, "zero_stage": 3, "replicas": 2, "global_batch": 24}, {}),
+    "pipeline x expert": ({"ep": 2, "pp": 2, "global_batch": 16}, {}),
+    "four stages": ({"ep": 1, "pp": 4, "global_batch": 12}, {"blocks.0.count": 6}),
+    "pipeline x tensor x expert, untied": ({"ep": 2, "pp": 2, "tp": 2, "global_batch": 8}, {"tied_embeddings": False}),
     "tensor x expert x expert-tensor": ({"ep": 2, "tp": 2, "etp": 2}, {}),
     "tensor x expert x zero-3": ({"ep": 2, "tp": 2, "zero_stage": 3, "global_batch": 8}, {}),
     "tensor x data, counts of all ranks": ({"ep": 2, "tp": 2, "auxiliary_loss_scope": "global", "global_batch": 8}, {}),
@@ -51,24 +60,29 @@ FOUR = {
 
 
 def check(ranks, count, plan, model):
-    """The first rank holds the most where a dimension does not divide. Gloo's threads may let go of a buffer late: the least of some steps counts."""
+    """The first rank of a stage holds the most where a dimension does not divide. Gloo's threads may let go of a buffer late: the least of some peaks counts."""
     case = {"run": "memory", "plan": {"ranks": count, "routing": "uniform", **plan}, "model": model}
-    peaks, activations = [], []
-    for _ in range(8):
+    for attempt in range(3):
         replies = ranks(count).run(**case)
-        answers = [reply["memory"] for reply in replies]
         spec, resolved = ModelSpec.model_validate(replies[0]["model"]), Plan.model_validate(replies[0]["plan"])
-        predicted = step_memory(build_program(spec, resolved, gloo=True), resolved)
-        states = [name for name in EQUAL if name != "activations_bytes"]
-        assert {name: getattr(predicted, name) for name in states} == {name: answers[0][name] for name in states}
-        assert sum(predicted.at_peak.values()) == predicted.peak_allocated_bytes
-        activations.append(answers[0]["activations_bytes"])
-        peaks += [answer["peak_allocated_bytes"] for answer in answers if answer["optimizer_bytes"] == predicted.optimizer_bytes]
-        if min(activations) == predicted.activations_bytes and min(peaks) == pytest.approx(predicted.peak_allocated_bytes, rel=PEAK_TOLERANCE):
+        found = {stage: compared(spec, resolved, stage, [reply["memory"] for reply in replies]) for stage in range(resolved.pp)}
+        if not any(found.values()):
             return
-    pytest.fail(
-        f"peak predicted {predicted.peak_allocated_bytes}, measured {sorted(peaks)}; activations {predicted.activations_bytes}, measured {sorted(activations)}"
-    )
+    pytest.fail(f"predicted and measured, by stage: {found}")
+
+
+def compared(spec, plan, stage, answers):
+    """What differs on a stage: name to predicted and measured."""
+    predicted = step_memory(build_program(spec, plan, gloo=True, stage=stage), plan)
+    assert sum(predicted.at_peak.values()) == predicted.peak_allocated_bytes
+    measured = answers[stage * plan.stage_ranks : (stage + 1) * plan.stage_ranks]
+    names = EQUAL if plan.pp == 1 else OWNED
+    wrong = {name: (getattr(predicted, name), measured[0][name]) for name in names if getattr(predicted, name) != measured[0][name]}
+    peak = min(answer["peak_allocated_bytes"] for answer in measured if answer["optimizer_bytes"] == measured[0]["optimizer_bytes"])
+    tolerance = PEAK_TOLERANCE if plan.pp == 1 else PIPELINE_TOLERANCE
+    if predicted.peak_allocated_bytes != pytest.approx(peak, rel=tolerance):
+        wrong["peak_allocated_bytes"] = predicted.peak_allocated_bytes, peak
+    return wrong
 
 
 @pytest.mark.parametrize("name", TWO)
