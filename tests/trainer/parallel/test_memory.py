@@ -60,9 +60,9 @@ FOUR = {
 
 
 def check(ranks, count, plan, model):
-    """The first rank of a stage holds the most where a dimension does not divide. Gloo's threads may let go of a buffer late: the least of some peaks counts."""
+    """The first rank of a stage holds the most where a dimension does not divide. Gloo may let go of a buffer late: the least of some peaks counts."""
     case = {"run": "memory", "plan": {"ranks": count, "routing": "uniform", **plan}, "model": model}
-    for attempt in range(3):
+    for _ in range(3):
         replies = ranks(count).run(**case)
         spec, resolved = ModelSpec.model_validate(replies[0]["model"]), Plan.model_validate(replies[0]["plan"])
         found = {stage: compared(spec, resolved, stage, [reply["memory"] for reply in replies]) for stage in range(resolved.pp)}
