@@ -62,7 +62,7 @@ FOUR = {
 def check(ranks, count, plan, model):
     """The first rank of a stage holds the most where a dimension does not divide. Gloo may let go of a buffer late: the least of some peaks counts."""
     case = {"run": "memory", "plan": {"ranks": count, "routing": "uniform", **plan}, "model": model}
-    for _ in range(3):
+    for _ in range(8):
         replies = ranks(count).run(**case)
         spec, resolved = ModelSpec.model_validate(replies[0]["model"]), Plan.model_validate(replies[0]["plan"])
         found = {stage: compared(spec, resolved, stage, [reply["memory"] for reply in replies]) for stage in range(resolved.pp)}
