@@ -106,9 +106,10 @@ class Recomputation:
 class Forward(Tape):
     """The forward tape of one graph."""
 
-    def __init__(self, turn: Turn = ONLY) -> None:
+    def __init__(self, turn: Turn = ONLY, *, again: bool = False) -> None:
+        """``again``: the second run of a stretch, in backward."""
         super().__init__(Phase.FORWARD)
-        self.turn = turn
+        self.turn, self.again = turn, again
         self.autograd: list[AutogradNode] = []
         self.starts: list[int] = []
         """Of each node of the graph, how many autograd nodes were there before it."""

@@ -23,7 +23,11 @@ def sharding_lowerings(how: Sharding) -> dict[str, Lowering]:
 def _gather(how: Sharding, tape: Forward, node: Node) -> None:
     assert isinstance(node, UnitNode)
     unit = node.unit
-    if how.stage == 3 or tape.turn.first:
+    if tape.again:
+        if unit.recomputed and how.stage == 3:
+            _collect(tape, unit, how)
+            _copy_out(tape, unit, unit.gathered())
+    elif how.stage == 3 or tape.turn.first:
         _collect(tape, unit, how)
         previous = [] if unit.end else unit.before.gathered() if unit.before else [_carried("gathered")]
         _copy_out(tape, unit, previous)
@@ -33,7 +37,7 @@ def _gather(how: Sharding, tape: Forward, node: Node) -> None:
 def _reshard(how: Sharding, tape: Forward, node: Node) -> None:
     assert isinstance(node, UnitNode)
     unit = node.unit
-    if how.stage == 3:
+    if how.stage == 3 and not tape.again:
         tape.operations[-1].frees += unit.buffer()
     if unit.end and (how.stage == 3 or tape.turn.first):
         # The root's forward pass is over, and with it the last all-gather of all.
@@ -48,9 +52,11 @@ def _gather_again(how: Sharding, unit: Unit, back: Backward) -> None:
         return
     if unit.end:
         _collect(back, unit, how)
-    _copy_out(back, unit, unit.gathered())
+    if not unit.recomputed:
+        _copy_out(back, unit, unit.gathered())
     if unit.ahead is not None:
-        _collect(back, unit.ahead, how)
+        if not unit.ahead.recomputed:
+            _collect(back, unit.ahead, how)
     else:
         # Norms and router of the block below, which are whole on every rank.
         _all_gather(back, [_carried("prefetched")], how, Share.WHOLE)

@@ -70,6 +70,8 @@ class Unit:
     ahead: "Unit | None" = None
     behind: "Unit | None" = None
     end: bool = False
+    recomputed: bool = False
+    """Gathered by the second run of a stretch, and kept from there on: that begins before backward comes to the unit."""
 
     def buffer(self, item: ItemKind | None = None, role: Role = Role.COMMUNICATION) -> list[Value]:
         """Storage for all of it, padded to whole shards; in the type that is gathered unless ``item`` says another."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from simulator.components import Component, Phase, Role
 from simulator.program.graph import Graph, Node, Value
 from simulator.program.operations import Operation
+from simulator.program.rewrites.fsdp import UnitNode
 from simulator.program.tape import PERSISTENT, AutogradNode, Forward, Lowering, Recomputation
 
 
@@ -33,10 +34,13 @@ def stretches(graph: Graph, recomputation: str | tuple[str, ...]) -> list[slice]
 
 
 def _experts(graph: Graph) -> slice | None:
-    """From the permuted rows to what the experts return; None in a dense block."""
+    """From the permuted rows to what the experts return, wherever they are; None in a dense block."""
     permuted = [index for index, node in enumerate(graph.nodes) if node.operation == "permute"]
-    linear = [index for index, node in enumerate(graph.nodes) if node.operation == "experts_linear"]
-    return slice(permuted[-1], linear[-1] + 1) if permuted else None
+    returned = [index for index, node in enumerate(graph.nodes) if node.operation in ("experts_linear", "exchange", "sum_slices")]
+    end = returned[-1] + 1 if returned else 0
+    if graph.nodes[end : end + 1] and graph.nodes[end].operation == "reshard":
+        end += 1
+    return slice(permuted[-1], end) if permuted else None
 
 
 def recompute(graph: Graph, forward: Forward, recomputation: str | tuple[str, ...], table: dict[str, Lowering]) -> Recomputed:
@@ -46,6 +50,9 @@ def recompute(graph: Graph, forward: Forward, recomputation: str | tuple[str, ..
     saved: list[Value] = []
     for part in stretches(graph, recomputation):
         span = range(forward.starts[part.start], forward.starts[part.stop] if part.stop < len(graph.nodes) else len(forward.autograd))
+        for index, step in enumerate(graph.nodes[part], part.start):
+            if isinstance(step, UnitNode) and step.operation == "reshard":
+                step.unit.recomputed = any(later.saves for later in forward.autograd[forward.starts[index] + 1 : span.stop])
         again = _run_again(graph.nodes[part], table)
         for index, node in zip(span, again.nodes, strict=True):
             forward.autograd[index] = node
@@ -79,7 +86,7 @@ def _run_again(nodes: Sequence[Node], table: dict[str, Lowering]) -> _Again:
             copies[value] = replace(value)
         return copies[value]
 
-    tape = Forward()
+    tape = Forward(again=True)
     for node in nodes:
         tape.lower(replace(node, inputs=tuple(map(copy, node.inputs)), outputs=tuple(map(copy, node.outputs)), holds=tuple(map(copy, node.holds))), table)
     outside = {value.storage: value.storage for node in nodes for value in (*node.inputs, *node.holds) if value.storage not in made}
@@ -98,7 +105,9 @@ def _bounded(run: Sequence[Operation], tape: Forward, inputs: set[Value]) -> lis
     for index, operation in enumerate(tape.operations):
         for value in (*operation.reads, *operation.writes, *operation.holds):
             last[value.storage] = min(index, len(run) - 1)
-    bounded = [replace(operation, phase=Phase.BACKWARD, again=True, allocates=[], frees=[]) for operation in run]
+    bounded = [
+        replace(operation, phase=Phase.BACKWARD, again=True, allocates=_gathered(operation.allocates), frees=_gathered(operation.frees)) for operation in run
+    ]
     begun: set[Value] = set()
     for operation in bounded:
         for value in operation.writes:
@@ -110,3 +119,8 @@ def _bounded(run: Sequence[Operation], tape: Forward, inputs: set[Value]) -> lis
     for storage in begun - saved:
         bounded[last[storage]].frees.append(storage)
     return bounded
+
+
+def _gathered(values: Sequence[Value]) -> list[Value]:
+    """Of what begins or ends, the parameters that are gathered: autograd has no hand in them."""
+    return [value for value in values if value.role is Role.COMMUNICATION]
