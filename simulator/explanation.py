@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from configuration.errors import ConfigurationError, unknown
 from simulator.components import Component, Kind, Phase, Role
+from simulator.memory.step import fullest
 from simulator.program.build import build_program
 from simulator.program.graph import ITEM_BYTES, Value
 from simulator.program.operations import Operation
@@ -59,8 +61,10 @@ def explain(question: Question, line: str) -> Explanation:
     report = question.answer()
     if line not in lines(report):
         raise unknown("explain", line, lines(report))
-    program = build_program(question.model, question.plan, question.network.load, gloo=question.device.host_and_device_are_one)
     section, name, *rest = line.split(".")
+    alike = [row.memory == report.memory if section == "memory" else row.time == report.time for row in report.ranks]
+    stage = alike.index(True) if alike else 0
+    program = build_program(question.model, question.plan, question.network.load, gloo=question.device.host_and_device_are_one, stage=stage)
     component = Component(rest[0]) if rest else None
     if section == "memory":
         return _peak(report, line) if name == "peak" else _memory(program, report, line, name, component)
@@ -73,9 +77,10 @@ def explain(question: Question, line: str) -> Explanation:
 
 def _memory(program: Program, report: StepReport, line: str, name: str, component: Component | None) -> Explanation:
     terms: list[Term] = []
-    for stretch in program.stretches:
-        values = _kept(stretch) if name == "activations" else stretch.segment.parameters
-        terms += [_storage(value, stretch, name) for value in values if component in (None, value.component)]
+    for piece, flights in zip(program.pieces, fullest(program), strict=True):
+        for stretch in program.stretches[piece.start : piece.stop]:
+            values, times = (_kept(stretch, pipelined=program.wire is not None), flights) if name == "activations" else (stretch.segment.parameters, 1)
+            terms += [_storage(value, replace(stretch, count=times * stretch.count), name) for value in values if component in (None, value.component)]
     total = sum(term.value for term in terms)
     symbols = _symbols(program, terms)
     remarks = {
@@ -83,7 +88,10 @@ def _memory(program: Program, report: StepReport, line: str, name: str, componen
         "optimizer": ["AdamW (arXiv 1711.05101): two moments of every parameter, and one fp32 step counter (4 bytes) a tensor."],
         "gradients": ["A gradient is as large as its parameter, in the parameter's type."],
     }.get(name, [])
-    if name == "activations" and len(program.turns) > 1:
+    if report.ranks:
+        fullest_rank = next(row.rank for row in report.ranks if row.memory == report.memory)
+        remarks.append(f"Of rank {fullest_rank}, the first of the stage with the highest peak; activations are those of the micro-batches in flight.")
+    elif name == "activations" and len(program.turns) > 1:
         rest = report.memory.activations_bytes - total
         if component is None and rest:
             remarks.append(f"{rest:.0f} bytes more are logged values of earlier micro-batches.")
@@ -103,8 +111,8 @@ def _storage(value: Value, stretch: Stretch, name: str) -> Term:
     )
 
 
-def _kept(stretch: Stretch) -> Iterator[Value]:
-    """Storages that outlive the forward pass; a block's auxiliary losses end when the head has added them up."""
+def _kept(stretch: Stretch, *, pipelined: bool) -> Iterator[Value]:
+    """Storages that outlive the forward pass; a block's auxiliary losses end when the head has added them up, which a stage of a pipeline leaves to the end."""
     alive: dict[Value, None] = {}
     for operation in stretch.segment.passes[ONLY].forward:
         for value in operation.allocates:
@@ -112,7 +120,7 @@ def _kept(stretch: Stretch) -> Iterator[Value]:
                 alive[value] = None
         for value in operation.frees:
             alive.pop(value, None)
-    yield from (value for value in alive if stretch.segment.name != "block" or value.elements != ONE)
+    yield from (value for value in alive if pipelined or stretch.segment.name != "block" or value.elements != ONE)
 
 
 def _peak(report: StepReport, line: str) -> Explanation:

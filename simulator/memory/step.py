@@ -187,9 +187,9 @@ def _activations(program: Program) -> dict[Component, float]:
 
     In a pipeline those of all micro-batches that are in flight when they hold most.
     """
-    left = [_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0]) for piece in program.pieces]
+    left = _left(program)
     bytes_of: dict[Component, float] = defaultdict(float)
-    for count, pieces_bytes in zip(in_flight(program, [sum(sizes.values()) for sizes in left]), left, strict=True):
+    for count, pieces_bytes in zip(fullest(program), left, strict=True):
         for component, size in pieces_bytes.items():
             bytes_of[component] += count * size
     if program.wire is not None:
@@ -198,6 +198,15 @@ def _activations(program: Program) -> dict[Component, float]:
         for value in stretch.segment.kept:
             bytes_of[value.component] += (len(program.turns) - 1) * stretch.count * value.bytes.at(stretch.bindings)
     return bytes_of
+
+
+def fullest(program: Program) -> list[int]:
+    """Micro-batches of each piece that are in flight when they hold most; without a pipeline one."""
+    return in_flight(program, [sum(sizes.values()) for sizes in _left(program)])
+
+
+def _left(program: Program) -> list[dict[Component, float]]:
+    return [_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0]) for piece in program.pieces]
 
 
 def _left_by_forward(stretches: tuple[Stretch, ...], turn: Turn) -> dict[Component, float]:
