@@ -100,7 +100,7 @@ def _homeward(returned: Value, rows: Value, journey: _Journey, *, sliced: bool) 
         Node("exchange", Component.COMBINE, (back,), (home,), (back, *held)),
     ]
     if sliced:
-        summed(nodes, home, rows, held)
+        summed(nodes, home, rows, (back, *held))
     return nodes
 
 

@@ -19,7 +19,6 @@ GROUP = "tensor"
 
 def tensor_parallel(graph: Graph) -> None:
     """Rewrite a block in place: its symbols H, G and, if it is dense, F count what one rank holds; T the tokens of one rank."""
-    norm = next(node for node in graph.nodes if node.component is Component.ATTENTION_NORM)
     for parts, outside in (
         ((Component.QKV, Component.QK_NORM, Component.ROPE, Component.ATTENTION, Component.ATTENTION_OUTPUT), Component.ATTENTION_OUTPUT),
         ((Component.DENSE_FEED_FORWARD, Component.ACTIVATION), Component.DENSE_FEED_FORWARD),
@@ -27,10 +26,6 @@ def tensor_parallel(graph: Graph) -> None:
         inside = [node for node in graph.nodes if node.component in parts and node.operation != "add"]
         if any(node.component is outside for node in inside):
             _slice(graph, inside, outside)
-    # The block has a name for the first norm's result until the second is there, and for that until it returns.
-    graph.nodes[:] = [replace(node, holds=(*node.holds, *norm.outputs)) if node.component is Component.FEED_FORWARD_NORM else node for node in graph.nodes]
-    second = next(node for node in graph.nodes if node.component is Component.FEED_FORWARD_NORM)
-    graph.hold(*second.outputs)
 
 
 def _slice(graph: Graph, inside: list[Node], outside: Component) -> None:
@@ -44,7 +39,7 @@ def _slice(graph: Graph, inside: list[Node], outside: Component) -> None:
     returned = inside[-1].outputs[0]
     own = Value("own_tokens", given.shape, returned.item, component=outside)
     gather = Node("gather_rows", everything.component, (given,), (everything,), (given,))
-    reduce = Node("reduce_rows", outside, (returned,), (own,), (returned,))
+    reduce = Node("reduce_rows", outside, (returned,), (own,), (returned, given))
     nodes: list[Node] = []
     for node in graph.nodes:
         if node is inside[0]:

@@ -1,0 +1,40 @@
+"""One rank of a world whose other ranks are not there: collectives do nothing, storages are real. Reads cases from stdin, prints their memory as JSON."""
+
+import json
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from simulator.specs import load_model, load_plan
+from trainer.measure.memory import measure_memory
+from trainer.measure.subject import build_subject, random_micro_batches
+from trainer.parallel.world import start_world
+
+
+def answered_by_equals(output, given, *_, **__):
+    """Every rank sends what this one sends: under uniform routing all counts are alike."""
+    output.view(-1)[: given.numel()].copy_(given.view(-1)[: output.numel()])
+
+
+def memory(case):
+    spec = load_model("tiny-moe", case["model"])
+    plan, _ = load_plan(spec, None, {"sequence": 16, "micro_batch": 2, "implementation.experts": "loop", **case["plan"]})
+    subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=0), seed=1, world=start_world(plan))
+    return {"memory": measure_memory(subject).memory.model_dump(mode="json"), "model": spec.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+
+
+def main():
+    torch.set_num_threads(1)
+    cases = json.load(sys.stdin)
+    ranks = cases[0]["plan"]["ranks"]
+    os.environ["WORLD_SIZE"], os.environ["RANK"] = str(ranks), "0"
+    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    dist.all_to_all_single = answered_by_equals
+    print(json.dumps([memory(case) for case in cases]))
+
+
+if __name__ == "__main__":
+    main()
