@@ -21,6 +21,10 @@ def new_app(help_text: str) -> typer.Typer:
     return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
+EXTRAS = {"torch": "train", "tokenizers": "train", "safetensors": "train"}
+"""Packages that some commands cannot do without, and the extra that brings them."""
+
+
 class CheckMissedError(Exception):
     """A tolerance that the user asked to be held (``--check``) was missed, or a run failed: exit code 1."""
 
@@ -45,6 +49,10 @@ def run(app: typer.Typer, program: str) -> None:
         _leave(f"{error.filename or 'file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        _leave(f"{program} needs the package {error.name}, which is not installed (pip install 'moe-ledger[{EXTRAS[error.name]}]')", 2)
     except Exception as error:
         # typer carries a copy of click that has no public name: its exceptions are told by their own names and attributes.
         if type(error).__name__ == "Abort":
