@@ -1,5 +1,6 @@
 """Cooldown branches off one trunk are the runs that they would have been alone."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from simulator.records.run_table import RunRow, read_rows
+from trainer.generation import Completion
+from trainer.loop.run import RunResult
+from trainer.sweep.grid import points
+from trainer.sweep.row import row_of
+from trainer.sweep.trunk import branching_step, train_trunk, trunks
 
 GRID = """
 grids:
@@ -107,6 +113,35 @@ def test_a_run_that_fails_leaves_the_others_alone(folder: Path) -> None:
     assert [row.peak_learning_rate for row in read_rows(folder / "t.csv")] == [1e-3]
 
 
+def test_a_trunk_cut_in_its_own_cooldown_goes_on_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    fields = [
+        *FIELDS[1::2], "data.sources=[{kind: text-files, paths: [text.txt], document: paragraph}]", "model.width=16", "model.blocks.0.count=1",
+        "model.blocks.0.feed_forward.capacity_factor=0.5", "training.tokens=512,2560", "training.tensorboard=true",
+    ]  # fmt: skip
+    (trunk,) = trunks(points(fields, model="tiny-moe", data="text-files", training="basic", plan=None, cuda=False))
+    done: list[RunResult] = []
+    asked = itertools.count(8)
+    log: list[str] = []
+    ended = train_trunk(trunk, trunk.branches, folder / "runs", log.append, lambda _, result: done.append(result), lambda: bool(done) and next(asked) >= 40)
+    assert not ended
+    assert len(done) == 1
+    (left,) = trunk.branches[1:]
+    assert branching_step(left) == 30
+    assert train_trunk(trunk, [left], folder / "runs", log.append, lambda _, result: done.append(result), lambda: False)
+    went_on = next(line for line in log if line.startswith("going on after step "))
+    assert 30 < int(went_on.split()[4]) < 40
+    assert not any("starts anew" in line for line in log)
+    sample = Completion("", "", (), ended=False)
+    for point, result, steps in zip(trunk.branches, done, (8, 40), strict=True):
+        # Every token chooses both experts, and each has room for half of them.
+        assert row_of(point, result, sample, None).dropped_tokens_share == 0.5
+        board = accumulator.EventAccumulator(str(folder / "runs" / point.name / "tensorboard")).Reload()
+        assert [event.step for event in board.Scalars("training/gradient_norm")] == list(range(1, steps + 1))
+
+
 @pytest.mark.parametrize("content", ["grids: []", "grids: [[[{widht: 3}]]]", "- 1", "grids: [[{model.width: 3}]]"])
 def test_a_grid_file_of_another_shape_is_told_in_one_line(folder: Path, content: str) -> None:
     (folder / "grid.yaml").write_text(content)
@@ -114,3 +149,9 @@ def test_a_grid_file_of_another_shape_is_told_in_one_line(folder: Path, content:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "grid.yaml" in done.stderr
+
+
+def test_a_field_of_the_grid_file_cannot_be_set_as_well(folder: Path) -> None:
+    done = sweep(folder, "--runs", "t.csv", "--grid", "grid.yaml", "--set", "training.tokens=64")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("grid.yaml: training.tokens is set there and by --set: give it once")

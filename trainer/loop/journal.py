@@ -44,6 +44,8 @@ class Journal:
         self.log = log
         self.losses: list[float] = []
         """Language-model loss of every step, in nats per token."""
+        self.dropped_shares: list[float] = []
+        """Share of all choices that found no row, of every step of a model with a capacity."""
         self.elapsed_s = 0.0
         """Wall time of the steps alone: without evaluation and checkpoints."""
         self._file = file
@@ -62,6 +64,7 @@ class Journal:
         if [record["step"] for record in steps] != list(range(1, step + 1)):
             raise ConfigurationError(f"{self._file}: lacks records of the steps 1 to {step}, which the checkpoint has behind it")
         self.losses = [record["loss_nats_per_token"] for record in steps]
+        self.dropped_shares = [share for record in steps if (share := record.get("dropped_share")) is not None]
         self.elapsed_s = sum(record["step_s"] for record in steps)
         if self._file is not None:
             write_atomically(self._file, "".join(f"{json.dumps(record)}\n" for record in records))
@@ -78,6 +81,8 @@ class Journal:
     def step(self, record: StepRecord) -> None:
         """Note an optimizer step."""
         self.losses.append(record.loss_nats_per_token)
+        if record.dropped_share is not None:
+            self.dropped_shares.append(record.dropped_share)
         self.elapsed_s += record.step_s
         self._write(asdict(record) | {"tokens_per_s": self._tokens_per_step / record.step_s})
         self._since_shown = (self._since_shown[0] + 1, self._since_shown[1] + record.step_s)

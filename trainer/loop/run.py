@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +46,8 @@ class RunResult:
     """Wall time of the steps alone, all sittings together."""
     losses: tuple[float, ...]
     """Language-model loss of every step, nats per token."""
+    dropped_share: float
+    """Share of all choices of the training that found no row; 0 without a capacity."""
     validation: Validation
     """On the whole validation split, after the last step."""
     memory: RunMemory
@@ -77,6 +80,7 @@ class RunResult:
             "bits_per_byte": self.bits_per_byte,
             "unigram_nats_per_token": facts.unigram_nats_per_token,
             "expert_load_entropy_nats": validation.expert_load_entropy_nats,
+            "dropped_share": self.dropped_share,
             "memory": asdict(self.memory),
         }
 
@@ -178,6 +182,7 @@ def finish(job: Job) -> RunResult:
         tokens=job.step * job.experiment.plan.tokens_per_step,
         elapsed_s=job.journal.elapsed_s,
         losses=tuple(job.journal.losses),
+        dropped_share=statistics.fmean(job.journal.dropped_shares or [0.0]),
         validation=validation,
         memory=memory,
         data=job.data,

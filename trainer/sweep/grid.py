@@ -43,6 +43,9 @@ def points(settings: Sequence[str], *, model: str, data: str, training: str, pla
     """
     common = grid_points(parse_grid(settings, KINDS))
     listed: list[dict[str, Any]] = [{}] if grid_file is None else list(read_grids(grid_file))
+    twice = {field for values in listed for field in values if field in common[0]}
+    if twice:
+        raise ConfigurationError(f"{grid_file}: {min(twice)} is set there and by --set: give it once")
     combined = [first | second for first in common for second in listed]
     varied = [field for field in dict.fromkeys(field for values in combined for field in values) if _varies(field, combined)]
     made: dict[str, Point] = {}

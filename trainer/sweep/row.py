@@ -45,7 +45,7 @@ def row_of(point: Point, result: RunResult, sample: Completion, parent: str | No
         validation_set=f"{result.data.facts.key[:12]}, {result.validation.tokens} tokens",
         bits_per_byte=result.bits_per_byte,
         expert_load_entropy_nats=result.validation.expert_load_entropy_nats,
-        dropped_tokens_share=0.0,
+        dropped_tokens_share=result.dropped_share,
         sample_text=sample.text,
         repeated_4gram_share=repeated_ngram_share(sample.tokens),
     )

@@ -14,6 +14,7 @@ from trainer.loop.journal import Journal
 from trainer.loop.run import RunResult, finish, take_step, validate_and_save
 from trainer.loop.run_folder import LOG_FILE, create_run_folder
 from trainer.loop.schedule import cooldown_start
+from trainer.loop.tensorboard import FOLDER, Board
 from trainer.specs import ConstantSchedule
 from trainer.sweep.grid import Point
 
@@ -65,11 +66,12 @@ def train_trunk(
 ) -> bool:
     """Train the ``wanted`` runs of ``trunk``, telling ``finished`` each as it ends; True when all have.
 
-    Runs lie in ``folder`` under their names; a trunk found there goes on from its newest checkpoint. Once ``late`` says so the trunk is saved and left.
+    Runs lie in ``folder`` under their names; a trunk found there goes on from its newest checkpoint. Once ``late`` says so the trunk is saved and left;
+    a shorter run that was in its cooldown then begins that anew.
     Raises KeyboardInterrupt likewise after an interrupt, NotFiniteError when a run diverges.
     """
     with termination_interrupts(), deferred_interrupts() as interrupted:
-        job = _start(trunk, wanted, folder, log)
+        branch = job = _start(trunk, wanted, folder, log)
         try:
             for point in wanted:
                 branch = job
@@ -83,6 +85,7 @@ def train_trunk(
                 if not whole:
                     break
                 finished(point, finish(branch))
+                branch.journal.close()
                 if state is not None:
                     job.model.load_state_dict(state[0])
                     job.optimizer.load_state_dict(state[1])
@@ -92,6 +95,8 @@ def train_trunk(
                 job.save()
         finally:
             job.saved()
+            branch.journal.close()
+            job.journal.close()
         log(f"{trunk.name}: left after step {job.step:,} of {job.experiment.steps:,}")
         if interrupted():
             raise KeyboardInterrupt
@@ -101,8 +106,9 @@ def train_trunk(
 def _start(trunk: Trunk, wanted: Sequence[Point], folder: Path, log: Callable[[str], None]) -> Job:
     experiment, run_folder = trunk.branches[-1].experiment, folder / trunk.name
     job = start_job(experiment, run_folder, log, resume=run_folder.exists())
-    if job.step > branching_step(wanted[0]) and len(trunk.branches) > 1:
+    if wanted[0] is not trunk.branches[-1] and job.step > branching_step(wanted[0]):
         log(f"{trunk.name}: its checkpoint lies behind the branch of {wanted[0].name}, so it starts anew")
+        job.journal.close()
         shutil.rmtree(run_folder)
         job = start_job(experiment, run_folder, log, resume=False)
     return job
@@ -125,6 +131,7 @@ def _branch(job: Job, point: Point, folder: Path, log: Callable[[str], None]) ->
     create_run_folder(run_folder, point.experiment)
     assert job.run_folder is not None
     shutil.copyfile(job.run_folder / LOG_FILE, run_folder / LOG_FILE)
-    journal = Journal(run_folder / LOG_FILE, log, steps=point.experiment.steps, tokens_per_step=point.experiment.plan.tokens_per_step)
+    board = Board(run_folder / FOLDER) if point.experiment.training.tensorboard else None
+    journal = Journal(run_folder / LOG_FILE, log, steps=point.experiment.steps, tokens_per_step=point.experiment.plan.tokens_per_step, board=board)
     journal.rewind(job.step)
     return replace(job, experiment=point.experiment, run_folder=run_folder, journal=journal, saver=None)
