@@ -83,13 +83,24 @@ def _resumed(where: str, plan: str | None, settings: list[str]) -> "tuple[Experi
 
     from configuration.overrides import parse_single
     from simulator.specs import load_plan
+    from trainer.loop.experiment import cuda_is_there
     from trainer.loop.run_folder import find_run, read_experiment
+    from trainer.parallel.world import launched_ranks
 
     folder = find_run(where)
     experiment = read_experiment(folder)
+    if experiment.training.device == "cuda" and not cuda_is_there():
+        raise ConfigurationError(f"run {folder}: training.device (cuda) stays as it began, and this machine has no CUDA device")
     if plan is None and not settings:
         return experiment, folder
-    changed, _ = load_plan(experiment.model, plan or str(folder / "plan.yaml"), parse_single(settings, ("plan",)).get("plan"))
+    changed, _ = load_plan(
+        experiment.model,
+        plan or str(folder / "plan.yaml"),
+        parse_single(settings, ("plan",)).get("plan"),
+        ranks=launched_ranks(),
+        ranks_reason="processes started",
+        precision=experiment.plan.precision,
+    )
     return replace(experiment, plan=changed), folder
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from configuration.command import run
 from trainer.checkpoints import checkpoints_in, find_checkpoint
 from trainer.cli import app
+from trainer.cli_pretrain import _resumed
 from trainer.loop.run import train
 from trainer.loop.run_folder import read_experiment
 
@@ -261,6 +262,24 @@ def test_resume_refuses_specifications_that_were_changed_since(settings, pretrai
     file.write_text(file.read_text().replace("weight_decay: 0.1", "weight_decay: 0.2").replace("rope_theta: 10000.0", "rope_theta: 5000.0"))
     code, _, err = pretrain("--resume", "run")
     assert (code, f"its {kind} is not the one" in err) == (2, True)
+
+
+def test_resume_refuses_a_device_that_is_not_here(settings, pretrain, tmp_path, monkeypatch):
+    assert pretrain(*settings("training.tokens=512"), "--name", "run")[0] == 0
+    file = tmp_path / "runs" / "run" / "training.yaml"
+    file.write_text(file.read_text().replace("device: cpu", "device: cuda"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, out, err = pretrain("--resume", "run")
+    assert (code, out, err) == (2, "", "error: run runs/run: training.device (cuda) stays as it began, and this machine has no CUDA device\n")
+
+
+def test_a_resumed_plan_that_leaves_ranks_open_is_for_the_processes_started(settings, pretrain, tmp_path, monkeypatch):
+    assert pretrain(*settings("training.tokens=512", "plan.global_batch=16"), "--name", "run")[0] == 0
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("{sequence: 32, micro_batch: 8, global_batch: 16}")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    resumed, _ = _resumed("run", str(plan), [])
+    assert (resumed.plan.ranks, resumed.plan.ep, resumed.plan.tokens_per_step) == (2, 2, 512)
 
 
 def test_resume_refuses_a_text_that_has_changed(settings, pretrain, tmp_path):

@@ -39,7 +39,6 @@ COLLECTIVES = {
 class Call:
     """One collective as one rank sees it."""
 
-    phase: Phase
     component: Component
     collective: str
     ranks: tuple[int, ...]
@@ -58,14 +57,14 @@ class Communication:
 class _Waited:
     """Work in flight whose wait is timed."""
 
-    def __init__(self, work: Any, call: Call) -> None:
-        self.work, self.call = work, call
+    def __init__(self, work: Any, call: Call, waited: Callable[[Call, float], None]) -> None:
+        self.work, self.call, self.waited = work, call, waited
 
     def wait(self, *arguments: Any) -> Any:
         """Wait, as the work does."""
         began = time.perf_counter()
         result = self.work.wait(*arguments)
-        self.call.waited_s += time.perf_counter() - began
+        self.waited(self.call, time.perf_counter() - began)
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -77,6 +76,8 @@ class _Recorder:
     at_once: bool
     """Whether every collective is waited for where it is called."""
     calls: list[Call] = field(default_factory=list)
+    exposed_s: dict[tuple[Phase, Component], float] = field(default_factory=lambda: defaultdict(float))
+    """By where the waiting is done, which is not where a collective that runs beside computation was called."""
     phase: Phase = Phase.FORWARD
     component: Component = Component.INPUTS
 
@@ -92,15 +93,20 @@ class _Recorder:
             largest = max(given, key=lambda tensor: tensor.nbytes)
             group = named.get("group")
             began = time.perf_counter()
-            call = Call(self.phase, self.component, COLLECTIVES[name], tuple(dist.get_process_group_ranks(group)), largest.nbytes)
+            call = Call(self.component, COLLECTIVES[name], tuple(dist.get_process_group_ranks(group)), largest.nbytes)
             self.calls.append(call)
             work = original(*arguments, **named)
             if work is not None and self.at_once:
                 work.wait()
-            call.waited_s = time.perf_counter() - began
-            return work if work is None or self.at_once else _Waited(work, call)
+            self.waited(call, time.perf_counter() - began)
+            return work if work is None or self.at_once else _Waited(work, call, self.waited)
 
         return run
+
+    def waited(self, call: Call, seconds: float) -> None:
+        """Note time spent in a call or in the wait for it."""
+        call.waited_s += seconds
+        self.exposed_s[self.phase, self.component] += seconds
 
 
 @contextmanager
@@ -115,19 +121,17 @@ def _recording(*, at_once: bool) -> Iterator[_Recorder]:
 def measure_communication(subject: Subject, repeats: int) -> Communication:
     """Follow the collectives of ``repeats`` steps of each kind. A collective call itself: every rank does it."""
     world = subject.parallel.world
-    calls = _followed(subject, repeats, at_once=False)
-    waits_s = _waits(calls, gathered(world, [(call.ranks, call.waited_s) for call in calls]))
+    beside = _followed(subject, repeats, at_once=False)
+    waits_s = _waits(beside.calls, gathered(world, [(call.ranks, call.waited_s) for call in beside.calls]))
     found: dict[Key, _Sums] = defaultdict(_Sums)
-    exposed_s: dict[tuple[Phase, Component], float] = defaultdict(float)
-    for call, wait_s in zip(calls, waits_s, strict=True):
+    for call, wait_s in zip(beside.calls, waits_s, strict=True):
         sums = found[group_name(world, call), call.component, call.collective]
         sums.ranks, sums.calls, sums.bytes = len(call.ranks), sums.calls + 1, sums.bytes + call.bytes
         sums.exposed_s, sums.waiting_s = sums.exposed_s + call.waited_s, sums.waiting_s + wait_s
-        exposed_s[call.phase, call.component] += call.waited_s / repeats
-    for call in _followed(subject, repeats, at_once=True):
+    for call in _followed(subject, repeats, at_once=True).calls:
         # A collective that is waited for elsewhere belongs to where it was called, in both kinds of steps.
         found[group_name(world, call), call.component, call.collective].total_s += call.waited_s
-    return Communication([_row(key, sums, repeats) for key, sums in found.items()], dict(exposed_s))
+    return Communication([_row(key, sums, repeats) for key, sums in found.items()], {key: seconds / repeats for key, seconds in beside.exposed_s.items()})
 
 
 Key = tuple[str, Component, str]
@@ -143,13 +147,12 @@ class _Sums:
     waiting_s: float = 0.0
 
 
-def _followed(subject: Subject, repeats: int, *, at_once: bool) -> list[Call]:
-    calls = []
-    for _ in range(repeats):
-        with _recording(at_once=at_once) as recorder, tracking(recorder.observe):
-            subject.step()
-        calls += recorder.calls
-    return calls
+def _followed(subject: Subject, repeats: int, *, at_once: bool) -> _Recorder:
+    with _recording(at_once=at_once) as recorder:
+        for _ in range(repeats):
+            with tracking(recorder.observe):
+                subject.step()
+    return recorder
 
 
 def _row(key: Key, sums: _Sums, repeats: int) -> CommunicationRow:

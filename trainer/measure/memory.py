@@ -38,6 +38,7 @@ OWNERS = {
     "feed_forward.router": Component.ROUTER,
     "feed_forward.experts.gate": Component.EXPERTS,
     "feed_forward.experts.up": Component.EXPERTS,
+    "feed_forward.experts.gate_up": Component.EXPERTS,
     "feed_forward.experts.down": Component.EXPERTS,
     "feed_forward.shared.gate": Component.SHARED_EXPERTS,
     "feed_forward.shared.up": Component.SHARED_EXPERTS,

@@ -23,6 +23,7 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     ),
     "no auxiliary losses, no clipping": ({"load_balancing_loss": 0.0, "router_z_loss": 0.0}, {"gradient_clipping": None}),
     "dense with norms of queries and keys": ({"blocks": [DENSE]}, {}),
+    "packed experts": ({}, {"implementation": {"experts": "packed"}}),
     "all eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager"}}),
 }
 
@@ -109,8 +110,9 @@ def test_every_parameter_has_an_owner_and_no_owner_is_idle() -> None:
     mixed = load_model("tiny-moe", {"tied_embeddings": False, "blocks.0.mixer.qk_norm": "head", "blocks.0.feed_forward.shared_width": 8})
     blocks = [mixed.blocks[0], mixed.blocks[0].model_copy(update={"feed_forward": load_model("tiny-moe", {"blocks": [DENSE]}).blocks[0].feed_forward})]
     spec = mixed.model_copy(update={"blocks": blocks})
-    model = build_model(spec, load_plan(spec)[0], seed=0)
-    found = {name.split(".", 2)[2] if name.startswith("blocks.") else name for name, _ in model.named_parameters()}
+    plans = [load_plan(spec, None, {"implementation.experts": experts})[0] for experts in ("grouped", "packed")]
+    named = {name for plan in plans for name, _ in build_model(spec, plan, seed=0).named_parameters()}
+    found = {name.split(".", 2)[2] if name.startswith("blocks.") else name for name in named}
     assert {name.removesuffix(".weight") for name in found} == set(OWNERS)
 
 
