@@ -51,11 +51,13 @@ class ExpertLoad(Spec):
         """Share of each expert of a layer; they add up to 1. Raises ConfigurationError for a histogram of other experts."""
         import numpy as np
 
+        if self.kind == "uniform":
+            return np.full(experts, 1 / experts)
         if self.kind == "worst":
             return np.where(np.arange(experts) < top_k, 1 / top_k, 0.0)
         if self.kind == "histogram":
             return self._measured(experts, top_k)
-        exponent = 0.0 if self.kind == "uniform" else 1.0 if self.exponent is None else self.exponent
+        exponent = 1.0 if self.exponent is None else self.exponent
         popularity = np.arange(1, experts + 1, dtype=np.float64) ** -exponent
         return np.random.default_rng(self.seed or SEED).permutation(_capped(popularity / popularity.sum(), 1 / top_k))
 
