@@ -70,7 +70,7 @@ def test_predict_loads_neither_torch_nor_scipy_nor_matplotlib() -> None:
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    try: runpy.run_module('simulator', run_name='__main__')\n"
         "    except SystemExit as end: assert end.code == 0\n"
-        "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not {'torch', 'scipy', 'matplotlib', 'rich', 'numpy.ma', 'numpy.random'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
