@@ -168,7 +168,7 @@ def table_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run table (CSV) that gets the row; made when absent.")],
     trainer_state: Annotated[Path | None, typer.Option(help="trainer_state.json of Hugging Face's Trainer.")] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="TensorBoard event file, or the folder of one run.")] = None,
-    loss_tag: Annotated[str, typer.Option(help="Scalar of the validation loss in nats per token (TensorBoard).")] = "eval/loss",
+    loss_tag: Annotated[str | None, typer.Option(help="Scalar of the validation loss in nats per token (TensorBoard); default eval/loss.")] = None,
     tokens_tag: Annotated[str | None, typer.Option(help="Scalar that counts tokens (TensorBoard).")] = None,
     total_parameters: Annotated[float | None, typer.Option(help="All parameters; the active ones when left out.")] = None,
     experts: Annotated[int, typer.Option(min=1, help="Experts of a layer.")] = 1,
@@ -182,10 +182,14 @@ def table_command(
     from simulator.records.run_table import append_row
 
     values = {"run": run, "active_parameters": active_parameters, "total_parameters": total_parameters or active_parameters, "experts": experts, "top_k": top_k}
+    if tensorboard is None and (loss_tag is not None or tokens_tag is not None):
+        raise ConfigurationError("--loss-tag and --tokens-tag go with --tensorboard")
+    if tokens_tag is not None and tokens_per_step is not None:
+        raise ConfigurationError("give one of --tokens-tag and --tokens-per-step")
     if trainer_state is not None and tensorboard is None:
         row = trainer_log.row_of(trainer_state, values, tokens_per_step)
     elif tensorboard is not None and trainer_state is None:
-        row = tensorboard_log.row_of(tensorboard, values, loss_tag, tokens_per_step, tokens_tag)
+        row = tensorboard_log.row_of(tensorboard, values, loss_tag or "eval/loss", tokens_per_step, tokens_tag)
     else:
         raise ConfigurationError("give one of --trainer-state and --tensorboard")
     append_row(output, row)

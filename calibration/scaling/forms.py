@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from calibration.scaling.backtest import SAME_COMPUTE
 from calibration.scaling.baselines import no_floor
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
@@ -11,7 +12,7 @@ from calibration.scaling.points import Floats, Points
 from configuration.errors import ConfigurationError
 
 HELD_OUT_SHARE = 0.25
-"""Runs of most compute that a form is judged by."""
+"""Runs of most compute that a form is judged by; runs of one budget stay together, so that it may be more."""
 
 RANDOM_STARTS = 8
 NO_FLOOR = "no floor"
@@ -49,9 +50,12 @@ def compare(points: Points, laws: "tuple[FittedLaw, ...]", objective: Objective,
     """``laws`` and a power law without a floor on ``points``, the least held-out error first."""
     import numpy as np
 
-    cut = np.quantile(points.log_c, 1 - HELD_OUT_SHARE)
+    cut = min(np.quantile(points.log_c, 1 - HELD_OUT_SHARE) + SAME_COMPUTE, points.log_c.max() - SAME_COMPUTE)
     seen, asked = points.take(points.log_c <= cut), points.take(points.log_c > cut)
     axes = sum(bool(np.ptp(getattr(points, f"log_{variable}")) > 0) for variable in "nde")
+    if not len(seen):
+        sizes = {NO_FLOOR: 1 + axes} | {law.name: len(law.parameters) for law in laws}
+        return tuple(Form(name, parameters, None, None, "all runs have the same compute") for name, parameters in sizes.items())
     forms = [Form(NO_FLOOR, 1 + axes, _error(asked, no_floor(seen, asked)), _aicc(points.log_loss - no_floor(points, points), 1 + axes))]
     for law in laws:
         bare = Objective(objective.delta, {name: prior for name, prior in objective.priors.items() if name in {each.name for each in law.parameters}})

@@ -33,6 +33,15 @@ def test_a_law_that_cannot_be_fitted_says_why() -> None:
     assert "chinchilla" in str(failed["chinchilla"])
 
 
+def test_runs_of_one_budget_are_held_out_together() -> None:
+    n, flops = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e8, 6), [1e17, 3e17, 1e18]))
+    d = flops / 6 / n
+    points = points_at(n=n, d=d, loss=1.8 + 0.4 * (n / 1e7) ** -0.3 + 0.5 * (d / 1e9) ** -0.6)
+    assert all(form.held_out_error is not None and np.isfinite(form.held_out_error) for form in compare(points, LAWS[:1], Objective()))
+    alone = compare(points.take(flops == 1e18), LAWS, Objective())
+    assert {form.failure for form in alone} == {"all runs have the same compute"}
+
+
 def test_lack_of_fit_by_hand() -> None:
     points = points_at(n=[1, 1, 2, 2, 4, 4], d=1.0)
     residuals = np.array([0.1, 0.3, -0.3, -0.1, 0.1, 0.3])

@@ -42,6 +42,7 @@ def test_the_last_value_becomes_a_row(log: Path, words: tuple[str, ...]) -> None
     [
         ((), "--tokens-per-step or --tokens-tag"),
         (("--loss-tag", "los"), "eval/loss"),
+        (("--tokens-tag", "tokens", "--tokens-per-step", "1"), "one of --tokens-tag and --tokens-per-step"),
         (("--trainer-state", "x.json"), "one of --trainer-state and --tensorboard"),
     ],
 )
