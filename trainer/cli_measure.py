@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from configuration.command import CheckMissedError, emit, stderr
+from configuration.errors import ConfigurationError
+
+REPEATS = 10
 
 
 def measure(
@@ -17,7 +20,7 @@ def measure(
     data: Annotated[str | None, typer.Option("--data", help="Preset or YAML file of real text; default: seeded random tokens.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes CUDA where it is there.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights and of the tokens.")] = 0,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed steps, of which the median is taken.")] = 10,
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1, help=f"Timed steps, of which the median is taken; default: {REPEATS}.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of CPU operations; default: PyTorch's.")] = None,
     check_allocator: Annotated[
         bool, typer.Option("--check-allocator", help="Hold the tracked peak against the CPU allocator's own events: exit 1 when they differ by over 0.01 %.")
@@ -39,9 +42,12 @@ def measure(
 
     console = stderr()
     request = Request(
-        model=model, plan=plan, settings=set_ or [], data=data, device=device, seed=seed, repeats=repeats, threads=threads, check_allocator=check_allocator
-    )
+        model=model, plan=plan, settings=set_ or [], data=data, device=device, seed=seed, repeats=repeats or REPEATS, threads=threads,
+        check_allocator=check_allocator,
+    )  # fmt: skip
     if levers:
+        if repeats is not None:
+            raise ConfigurationError("--repeats does not go with --levers, whose steps are counted (legal: one of them)")
         from trainer.measure.lever_table import show_levers
 
         found = answer_levers(request, lambda line: console.print(line, markup=False))

@@ -166,7 +166,7 @@ def _scale(model: MoETransformer, optimizer: torch.optim.Optimizer, norm: Tensor
 def _dropped(passed: list[_Passed], parallel: Parallel) -> list[Tensor]:
     """Choices of each MoE layer of this stage that found no row, in all micro-batches of all ranks; empty where no layer has a capacity."""
     plan = parallel.world.plan
-    rows_L = capacities(parallel.model, plan.tokens_per_micro_batch // plan.tp)
+    rows_L = capacities(parallel.model, plan.own_tokens)
     if not any(rows_L):
         return []
     dropped = [[dropped_choices(counts_E, rows) for counts_E, rows in zip(micro_batch.counts_LE, rows_L, strict=True)] for micro_batch in passed]

@@ -10,6 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+ALL_GATHER, REDUCE_SCATTER = (
+    ("all_gather_single", "reduce_scatter_single") if hasattr(dist, "all_gather_single") else ("all_gather_into_tensor", "reduce_scatter_tensor")
+)
+"""Functions of torch.distributed, by their names since torch 2.13 or those before."""
+
 
 class _Exchange(torch.autograd.Function):
     """All-to-all of rows; the gradient travels back the same way."""
@@ -74,13 +79,13 @@ def reduce_rows(rows_MD: Tensor, sizes: list[int], group: dist.ProcessGroup) -> 
 def _gathered(rows_ND: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) -> Tensor:
     if len(set(sizes)) == 1:
         out_MD = rows_ND.new_empty(sum(sizes), *rows_ND.shape[1:])
-        dist.all_gather_into_tensor(out_MD, rows_ND.contiguous(), group=group)
+        getattr(dist, ALL_GATHER)(out_MD, rows_ND.contiguous(), group=group)
         return out_MD
     # Uneven rows (a last batch, a single token) travel padded to the longest.
     padded = rows_ND.new_zeros(max(sizes), *rows_ND.shape[1:])
     padded[: rows_ND.shape[0]] = rows_ND
     out = rows_ND.new_empty(len(sizes), *padded.shape)
-    dist.all_gather_into_tensor(out.flatten(0, 1), padded, group=group)
+    getattr(dist, ALL_GATHER)(out.flatten(0, 1), padded, group=group)
     return torch.cat([part[:size] for part, size in zip(out, sizes, strict=True)])
 
 
@@ -88,7 +93,7 @@ def _reduced(rows_MD: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) ->
     place = dist.get_rank(group)
     if len(set(sizes)) == 1:
         out_ND = rows_MD.new_empty(sizes[place], *rows_MD.shape[1:])
-        dist.reduce_scatter_tensor(out_ND, rows_MD.contiguous(), group=group)
+        getattr(dist, REDUCE_SCATTER)(out_ND, rows_MD.contiguous(), group=group)
         return out_ND
     total = rows_MD.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=group)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from trainer.model import MoETransformer
-
 
 @dataclass(frozen=True)
 class Division:
@@ -107,33 +105,6 @@ def as_whole(name: str, tensor: "Tensor", world: World) -> "Tensor":
         shape[axis] *= world.degree(divided.share, dimension)
     placements = [Shard(cuts[dimension]) for dimension in mesh.mesh_dim_names or ()]
     return DTensor.from_local(local, mesh, placements, run_check=False, shape=_size(shape), stride=_strides(shape))
-
-
-def sharded_state(model: "MoETransformer", optimizer: "torch.optim.Optimizer", world: World) -> "dict[str, dict[str, Tensor]]":
-    """Parameter name to {"": the parameter, state name: the state}, as ``as_whole`` gives them: what this rank has of the training."""
-    state = {}
-    for name, parameter in model.named_parameters():
-        moments = optimizer.state.get(parameter, {})
-        state[name] = {"": as_whole(name, parameter.detach(), world)} | {
-            key: as_whole(name, value, world) if value.shape == parameter.shape else value for key, value in moments.items()
-        }
-    return state
-
-
-def full_state(model: "MoETransformer", world: World) -> "dict[str, Tensor]":
-    """All parameters whole, on the CPU of every rank, those of other pipeline stages included. A collective call: for small models."""
-    import torch.distributed as dist
-    from torch.distributed.tensor import DTensor
-
-    state = {}
-    for name, parameter in model.named_parameters():
-        whole = as_whole(name, parameter.detach(), world)
-        state[name] = (whole.full_tensor() if isinstance(whole, DTensor) else whole).cpu()
-    if world.plan.pp > 1:
-        stages: list[dict[str, Tensor]] = [{}] * world.plan.ranks
-        dist.all_gather_object(stages, state)
-        state = {name: tensor for stage in stages for name, tensor in stage.items()}
-    return state
 
 
 def _size(shape: list[int]) -> "torch.Size":

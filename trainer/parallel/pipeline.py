@@ -137,9 +137,7 @@ class Pipeline:
 
     def _schedule(self) -> Any:
         ids = torch.empty(self.plan.micro_batch, self.plan.sequence, dtype=torch.int64, device="meta")
-        rows = torch.empty(
-            self.plan.tokens_per_micro_batch // self.plan.tp, self.model.spec.width, dtype=self.model.compute_dtype, device="meta", requires_grad=True
-        )
+        rows = torch.empty(self.plan.own_tokens, self.model.spec.width, dtype=self.model.compute_dtype, device="meta", requires_grad=True)
         device = torch.device(self.world.device)
         stages: list[Any] = [
             PipelineStage(

@@ -62,7 +62,8 @@ def test_the_table_names_every_lever(levers: tuple[dict, str]) -> None:
     assert all(name in levers[1] for name in LEVERS)
 
 
-def test_the_allocator_check_does_not_go_with_levers(tmp_path: Path) -> None:
-    result = command("--check-allocator", "-o", str(tmp_path / "levers.json"))
+@pytest.mark.parametrize(("option", "told"), [(["--check-allocator"], "--check-allocator does not go"), (["--repeats", "3"], "--repeats does not go")])
+def test_options_that_say_nothing_about_levers_are_refused(option: list[str], told: str, tmp_path: Path) -> None:
+    result = command(*option, "-o", str(tmp_path / "levers.json"))
     assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert result.stderr.strip().endswith("--check-allocator does not go with --levers (legal: one of them)")
+    assert result.stderr.startswith(f"error: {told}")
