@@ -16,7 +16,7 @@ import torch
 from configuration.files import write_atomically
 from configuration.overrides import parse_single
 from simulator.specs import load_model, load_plan
-from trainer.measure.overlap import overlap
+from trainer.bench.overlap import overlap
 from trainer.measure.subject import Subject, build_subject, random_micro_batches
 from trainer.parallel.world import launched_ranks, leave_world, start_world
 

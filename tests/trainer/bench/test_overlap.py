@@ -1,6 +1,6 @@
 """What communication hides behind computation, by hand-worked spans."""
 
-from trainer.measure.overlap import Overlap, overlap_of, union
+from trainer.bench.overlap import Overlap, overlap_of, union
 
 
 def test_spans_that_touch_or_overlap_are_one() -> None:
