@@ -29,6 +29,8 @@ def build(models: list[str], fabric: str, settings: Overrides) -> Page:
     names = [name.strip() for name in models if name.strip()]
     if not names or len(set(names)) < len(names):
         raise ConfigurationError("--models: expected different models with commas between, for one tiny-moe,mixtral-8x7b")
+    if len(names) > len(tornado.LOOKS):
+        raise ConfigurationError(f"--models: {len(names)} models; a figure tells at most {len(tornado.LOOKS)} apart")
     studies = [study(name, fabric, settings) for name in names]
     first = studies[0].question
     graph = first.network.fabric

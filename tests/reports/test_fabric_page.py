@@ -126,3 +126,5 @@ def test_a_setting_changes_all_predictions() -> None:
 def test_the_same_model_twice_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="--models: expected different models"):
         build(["tiny-moe", "tiny-moe"], "spine-leaf", {})
+    with pytest.raises(ConfigurationError, match="--models: 7 models; a figure tells at most 6 apart"):
+        build([f"model{number}" for number in range(7)], "spine-leaf", {})
