@@ -24,7 +24,7 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each time, of which the median is taken.")] = 7,
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw the kernels under the measured roofline into this PNG.")] = None,
     hugging_face: Annotated[bool, typer.Option("--hugging-face", help="Suite training: also the transformers library.")] = False,
-    ranks: Annotated[int, typer.Option("--ranks", min=2, help="Suite device: processes of the collectives.")] = 2,
+    ranks: Annotated[int | None, typer.Option("--ranks", min=2, help="Suite device: processes of the collectives. Default: 2.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
     probes: Annotated[Path | None, typer.Option("--probes", help="Suite device: also write the rows as the table that 'calibration fit' reads.")] = None,
@@ -40,7 +40,7 @@ def bench(
     found = answer(
         Request(
             kernels=kernel or [], settings=set_ or [], suite=suite, file=file, device=device, dtype=dtype, repeats=repeats, figure=figure,
-            hugging_face=hugging_face, ranks=ranks,
+            hugging_face=hugging_face, ranks=ranks, probes=probes is not None,
         ),
         lambda line: console.print(line),
     )  # fmt: skip
@@ -53,10 +53,6 @@ def _lines(document: dict[str, object]) -> str:
     """The rows of the device suite, one JSON object a line, after one that names the device."""
     import json
 
-    from configuration.errors import ConfigurationError
-
-    if document["suite"] != "device":
-        raise ConfigurationError("--probes: only --suite device makes the table of calibration")
     provenance, rows = document["provenance"], document["rows"]
     assert isinstance(provenance, dict)
     assert isinstance(rows, list)

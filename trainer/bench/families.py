@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from configuration.errors import ConfigurationError
 from trainer.bench.shape import BenchShape
 from trainer.kernels.cross_entropy import LINEAR_CROSS_ENTROPIES
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
@@ -32,6 +33,8 @@ class Family:
     reference: Function
     flops: Callable[[BenchShape], float] = lambda shape: 0.0
     backward_ratio: float = 2.0
+    check: Callable[[BenchShape], None] = lambda shape: None
+    """Raises ConfigurationError for a shape that the operation cannot have."""
 
 
 def _experts_loop(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
@@ -70,8 +73,21 @@ def _labels(shape: BenchShape, draw: Draw) -> Tensor:
 
 
 def _attention_inputs(shape: BenchShape, draw: Draw) -> tuple[Tensor, ...]:
-    batch, head_width = max(1, shape.tokens // shape.sequence), shape.width // shape.heads
+    batch, head_width = shape.tokens // shape.sequence, shape.width // shape.heads
     return tuple(draw(batch, shape.heads, shape.sequence, head_width) for _ in range(3))
+
+
+def _check_choices(shape: BenchShape) -> None:
+    if shape.top_k > shape.experts:
+        raise ConfigurationError(f"shape.top_k ({shape.top_k}): must be at most shape.experts ({shape.experts}) for --kernel permutation")
+
+
+def _check_heads(shape: BenchShape) -> None:
+    for field, parts in (("width", "heads"), ("tokens", "sequence")):
+        if getattr(shape, field) % getattr(shape, parts):
+            raise ConfigurationError(
+                f"shape.{field} ({getattr(shape, field)}): must be a multiple of shape.{parts} ({getattr(shape, parts)}) for --kernel attention"
+            )
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -95,7 +111,10 @@ FAMILIES = {
         lambda shape: 2.0 * shape.rows * shape.width * shape.expert_width,
     ),
     "permutation": Family(
-        {name: _there_and_back(kernel) for name, kernel in PERMUTATIONS.items()}, _permutation_inputs, lambda x, choice, counts: x * choice.shape[1]
+        {name: _there_and_back(kernel) for name, kernel in PERMUTATIONS.items()},
+        _permutation_inputs,
+        lambda x, choice, counts: x * choice.shape[1],
+        check=_check_choices,
     ),
     "router": Family(
         dict(ROUTER_LOGITS),
@@ -113,8 +132,9 @@ FAMILIES = {
         {"sdpa": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)},
         _attention_inputs,
         _causal,
-        lambda shape: 2.0 * max(1, shape.tokens // shape.sequence) * shape.sequence**2 * shape.width,
+        lambda shape: 2.0 * shape.tokens * shape.sequence * shape.width,
         backward_ratio=2.5,
+        check=_check_heads,
     ),
 }
 """By the field of ``Plan.implementation`` that names the kernel."""

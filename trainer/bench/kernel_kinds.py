@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import torch
 
 KINDS = (
-    ("optimizer", r"^_update|multi_tensor_apply|fused_adam|foreach"),
+    ("optimizer", r"^_update|^_squares$|multi_tensor_apply|fused_adam|foreach"),
     ("cross-entropy", r"^_rows$|log_softmax|nll_loss|cross_entropy"),
-    ("attention", r"sdpa|flash|fmha"),
+    ("attention", r"sdpa|flash|fmha|cudnn::fusion"),
     ("grouped GEMM", r"grouped|GroupProblemShape|prepare_grouped"),
     ("GEMM", r"nvjet|gemm|cublas|cutlass|triton_tem|splitK"),
     ("order", r"^_count$|^_place$|[Ss]ort|[Tt]op[kK]|scan|cumsum"),
+    ("SwiGLU", r"^_forward$|^_backward$"),
     ("fused by torch.compile", r"^triton_"),
     ("copies and fills", r"[Mm]emcpy|[Mm]emset"),
 )
-"""First match of the kernel's name wins; the rest is PyTorch's own elementwise, reduction and index kernels."""
+"""First match of the kernel's name wins; names of one word behind an underscore are of ``trainer/kernels/triton``.
+
+The rest is PyTorch's own elementwise, reduction and index kernels.
+"""
 OTHER = "eager kernels"
 
 

@@ -64,6 +64,8 @@ def chosen_families(names: list[str], file: Path | None) -> dict[str, Family]:
     for operation, kernels in ({} if file is None else _read(file)).items():
         if operation not in families:
             raise unknown(f"--file {file}: operation", operation, families)
+        if not isinstance(kernels, dict) or not all(callable(kernel) for kernel in kernels.values()):
+            raise ConfigurationError(f"--file {file}: KERNELS[{operation!r}] must be {{name: function}}")
         families[operation] = replace(families[operation], kernels=families[operation].kernels | kernels)
     for name in names:
         if name not in families:
@@ -76,7 +78,10 @@ def _read(file: Path) -> dict[str, dict[str, Callable[..., Tensor]]]:
     if specification is None or specification.loader is None or not file.is_file():
         raise ConfigurationError(f"--file {file}: no Python file")
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise ConfigurationError(f"--file {file}: {type(error).__name__}: {error}") from None
     kernels = getattr(module, "KERNELS", None)
     if not isinstance(kernels, dict):
         raise ConfigurationError(f"--file {file}: defines no KERNELS = {{operation: {{name: function}}}}")
@@ -109,10 +114,12 @@ def _measure(
     flops = family.flops(shape)
     try:
         out = kernel(*inputs)
+        if out.shape != want.shape:
+            raise ValueError(f"the result has the shape {list(out.shape)}, expected {list(want.shape)}")
         grad = grad.to(out.dtype)
         gradients = torch.autograd.grad(out, leaves, grad)
-    except (RuntimeError, ImportError) as error:
-        return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, str(error).strip().splitlines()[0][:160])
+    except Exception as error:  # of the device, or of the user's kernel: the others still run
+        return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, _first_line(error))
     with torch.no_grad():
         forward = timed(lambda: kernel(*inputs), device, repeats)
     both = timed(lambda: torch.autograd.grad(kernel(*inputs), leaves, grad), device, repeats)
@@ -124,6 +131,10 @@ def _measure(
     )  # fmt: skip
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+
+
 def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_()
 
@@ -133,4 +144,4 @@ def _floating(tensors: "list[Tensor] | tuple[Tensor, ...]") -> list[Tensor]:
 
 
 def _error(got: Tensor, want: Tensor) -> float:
-    return float((got.double() - want).norm() / want.norm().clamp(min=1e-30))
+    return float((got.detach().double() - want).norm() / want.norm().clamp(min=1e-30))

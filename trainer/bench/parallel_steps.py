@@ -1,11 +1,12 @@
 """Time training steps of one plan in this process, or in each process of a ``torchrun``, and say what communication costs.
 
-``{python | torchrun --nproc-per-node 2} -m trainer.bench.parallel_steps OUT.json --model moe-s1 --plan fast --set plan.ranks=2 --device cuda``
+``{python | torchrun --nproc-per-node 2} -m trainer.bench.parallel_steps OUT.json --model moe-s1 --plan fast --set plan.ep=1 --device cuda``
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from statistics import median
 
 import torch
 
+from configuration.errors import ConfigurationError
 from configuration.files import write_atomically
 from configuration.overrides import parse_single
 from simulator.specs import load_model, load_plan
@@ -24,13 +26,21 @@ WARM_UP, TIMED, PROFILED = 4, 9, 2
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write; what cannot run is told in one line."""
+    try:
+        _measure()
+    except ConfigurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _measure() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--plan", required=True)
     parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     given = parser.parse_args()
     settings = parse_single(given.settings, ("model", "plan"))
     spec = load_model(given.model, settings.get("model"))

@@ -13,6 +13,7 @@ import torch
 from configuration.errors import ConfigurationError
 from configuration.overrides import grid_points, parse_grid, split_by_kind
 from configuration.spec import validated
+from simulator.specs import load_model
 from trainer.bench.collectives import collective_rows
 from trainer.bench.device_suite import device_rows
 from trainer.bench.kernels import Row, chosen_families, measure_family
@@ -22,6 +23,12 @@ from trainer.bench.training_suite import SHAPES, training_rows
 
 Log = Callable[[str], None]
 LEAST_REPEATS = 5
+TAKEN = {
+    None: ("--kernel", "--set", "--file", "--dtype", "--figure"),
+    "device": ("--dtype", "--ranks", "--probes"),
+    "training": ("--set", "--hugging-face"),
+}
+"""By suite (None: kernels) the options that it takes besides those that all take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,8 @@ class Request:
     repeats: int
     figure: Path | None
     hugging_face: bool
-    ranks: int
+    ranks: int | None
+    probes: bool
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,18 @@ class Answer:
 def answer(request: Request, log: Log) -> Answer:
     """Check what was asked for, then measure. Raises ConfigurationError in one line."""
     device = _device(request)
+    _check_options(request)
     dtype = request.dtype or ("bf16" if device == "cuda" else "fp32")
     if request.repeats < LEAST_REPEATS:
         raise ConfigurationError(f"--repeats {request.repeats}: fewer than {LEAST_REPEATS} tell nothing of the spread (legal: {LEAST_REPEATS} or more)")
     document = {"schema_version": 1, "suite": request.suite or "kernels", "provenance": _provenance(device, dtype)}
     if request.suite is not None:
-        if request.kernels or request.file is not None or request.figure is not None:
-            raise ConfigurationError("--suite: measures a fixed list (--kernel, --file and --figure are for kernels)")
         return Answer(document | _suite(request, device, dtype, log), [], None)
     families = chosen_families(request.kernels, request.file)
     shapes = [validated(BenchShape, split_by_kind(point).get("shape", {}), "--set") for point in grid_points(parse_grid(request.settings, ("shape",)))]
+    for shape in shapes:
+        for family in families.values():
+            family.check(shape)
     roofline = measure_roofline(device, dtype, request.repeats)
     rows = []
     for shape in shapes:
@@ -75,13 +85,39 @@ def answer(request: Request, log: Log) -> Answer:
     return Answer(document, rows, roofline)
 
 
+def _check_options(request: Request) -> None:
+    """Refuse options that what was asked for has no use for."""
+    given = {
+        "--kernel": bool(request.kernels), "--file": request.file is not None, "--figure": request.figure is not None, "--set": bool(request.settings),
+        "--dtype": request.dtype is not None, "--hugging-face": request.hugging_face, "--ranks": request.ranks is not None, "--probes": request.probes,
+    }  # fmt: skip
+    what = "kernels" if request.suite is None else f"--suite {request.suite}"
+    for option, is_given in given.items():
+        if is_given and option not in TAKEN[request.suite]:
+            raise ConfigurationError(f"{option}: {what} can do nothing with it (legal: {', '.join(TAKEN[request.suite])})")
+
+
 def _suite(request: Request, device: str, dtype: str, log: Log) -> dict[str, Any]:
     if request.suite == "device":
-        return {"rows": device_rows(device, dtype, request.repeats, log), "collectives": collective_rows(device, request.ranks, request.repeats)}
+        ranks = _ranks(request.ranks, device)
+        rows = device_rows(device, dtype, request.repeats, log)
+        return {"rows": rows, "collectives": [] if ranks is None else collective_rows(device, ranks, request.repeats)}
     if device != "cuda":
         raise ConfigurationError("--suite training: its shapes need a CUDA device (legal here: device)")
-    shapes = list(parse_grid(request.settings, ("shape",)).get("shape.model", SHAPES))
-    return {"rows": training_rows(shapes, device, request.repeats, hugging_face=request.hugging_face, log=log)}
+    grid = parse_grid(request.settings, ("shape",))
+    if set(grid) - {"shape.model"}:
+        raise ConfigurationError(f"--set {min(set(grid) - {'shape.model'})}: --suite training takes whole models (legal: shape.model)")
+    specs = [load_model(str(name)) for name in grid.get("shape.model", SHAPES)]
+    return {"rows": training_rows(specs, device, request.repeats, hugging_face=request.hugging_face, log=log)}
+
+
+def _ranks(asked: int | None, device: str) -> int | None:
+    """Processes of the collectives; None where nobody asked for them and there is one GPU."""
+    if device != "cuda" or torch.cuda.device_count() >= (asked or 2):
+        return asked or 2
+    if asked is None:
+        return None
+    raise ConfigurationError(f"--ranks {asked}: this machine has {torch.cuda.device_count()} CUDA devices, and a rank needs one of its own")
 
 
 def _device(request: Request) -> str:

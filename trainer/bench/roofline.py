@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,29 +37,44 @@ def measure_roofline(device: str, dtype: str, repeats: int) -> Roofline:
 
 
 def draw_roofline(rows: list[Row], roofline: Roofline, file: Path) -> None:
-    """FLOP/s against FLOPs per byte, or bytes/s for kernels without matrix products, as PNG."""
+    """As PNG: kernels with matrix products by FLOP/s against FLOPs per byte, all others by bytes/s against bytes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
     points = [
-        (f"{row.operation} {row.kernel}", flops / moved, flops / timing.median_s)
+        (f"{row.operation} {row.kernel}{direction}", flops, moved, timing.median_s)
         for row in rows
-        for timing, flops, moved in ((row.forward, row.forward_flops, row.forward_bytes), (row.backward, row.backward_flops, row.backward_bytes))
-        if timing is not None and flops
+        for direction, timing, flops, moved in (
+            ("", row.forward, row.forward_flops, row.forward_bytes),
+            (", backward", row.backward, row.backward_flops, row.backward_bytes),
+        )
+        if timing is not None
     ]
-    intensities = [point[1] for point in points] or [1.0]
-    span = [min(*intensities, 1.0) / 2, max(*intensities, roofline.flops_per_s / roofline.bytes_per_s) * 2]
-    knee = roofline.flops_per_s / roofline.bytes_per_s
-    corners = sorted({span[0], knee, span[1]})
-    axes.plot(corners, [min(roofline.flops_per_s, intensity * roofline.bytes_per_s) for intensity in corners], color="black", label="measured roofline")
-    for name in dict.fromkeys(point[0] for point in points):
-        chosen = [point for point in points if point[0] == name]
-        axes.scatter([point[1] for point in chosen], [point[2] for point in chosen], label=name, s=18)
-    axes.set(xscale="log", yscale="log", xlabel="FLOPs per byte", ylabel="FLOP/s", title="Kernels under the device's roofline")
-    axes.legend(fontsize=7, loc="lower right")
+    products, moves = [point for point in points if point[1]], [point for point in points if not point[1]]
+    figure, panels = pyplot.subplots(1, bool(products) + bool(moves) or 1, figsize=(8 * (bool(products) + bool(moves) or 1), 5), squeeze=False)
+    axes = list(panels[0])
+    if products:
+        knee = roofline.flops_per_s / roofline.bytes_per_s
+        intensities = [flops / moved for _, flops, moved, _ in products]
+        corners = sorted([min(*intensities, knee, 1.0) / 2, knee, max(*intensities, knee) * 2])
+        ceiling = [min(roofline.flops_per_s, intensity * roofline.bytes_per_s) for intensity in corners]
+        _panel(axes.pop(0), corners, ceiling, [(name, flops / moved, flops / time_s) for name, flops, moved, time_s in products], ("FLOPs per byte", "FLOP/s"))
+    if moves:
+        sizes = [moved for _, _, moved, _ in moves]
+        span = [min(sizes) / 2, max(sizes) * 2]
+        _panel(axes[0], span, [roofline.bytes_per_s] * 2, [(name, moved, moved / time_s) for name, _, moved, time_s in moves], ("bytes", "bytes/s"))
     figure.tight_layout()
-    figure.savefig(file, dpi=150)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150, format="png")
     pyplot.close(figure)
+
+
+def _panel(axes: Any, corners: list[float], ceiling: list[float], points: list[tuple[str, float, float]], labels: tuple[str, str]) -> None:
+    axes.plot(corners, ceiling, color="black", label="measured ceiling")
+    for name in dict.fromkeys(name for name, _, _ in points):
+        chosen = [(x, y) for other, x, y in points if other == name]
+        axes.scatter(*zip(*chosen, strict=True), label=name, s=18)
+    axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
+    axes.legend(fontsize=7, loc="lower right")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from trainer.bench.request import Answer
@@ -21,7 +22,7 @@ def show_answer(answer: Answer, console: "Console") -> None:
     table = Table("operation", "kernel", "tokens", "forward", "backward", "FLOP/s", "bytes/s", "of roofline", "error", "gradient error")
     for row in answer.rows:
         if row.forward is None or row.backward is None:
-            table.add_row(row.operation, row.kernel, f"{row.shape.tokens:,}", f"[dim]{row.note}[/dim]")
+            table.add_row(row.operation, row.kernel, f"{row.shape.tokens:,}", f"[dim]{escape(row.note)}[/dim]")
             continue
         least_s = answer.roofline.least_s(row.forward_flops, row.forward_bytes)
         table.add_row(

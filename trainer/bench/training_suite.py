@@ -7,25 +7,27 @@ from typing import Any
 
 import torch
 
-from simulator.specs import ModelSpec, load_model, load_plan
+from simulator.specs import ModelSpec, load_plan
 from simulator.specs.flops import model_flops_per_token
 from trainer.bench import contenders
 from trainer.bench.contenders import Contender
 from trainer.bench.kernel_kinds import by_kind, kernel_times
+from trainer.bench.peers import check_peers_can_run
 from trainer.bench.timing import timed, wait
 
 SHAPES = ("moe-s1", "moe-s2", "moe-s3")
 WARM_UP_STEPS = 3
 
 
-def training_rows(shapes: list[str], device: str, repeats: int, *, hugging_face: bool, log: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each contender and shape."""
+def training_rows(specs: list[ModelSpec], device: str, repeats: int, *, hugging_face: bool, log: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for each contender and shape. Raises ConfigurationError for a model that the peers cannot express."""
+    for spec in specs:
+        check_peers_can_run(spec)
     rows = []
-    for name in shapes:
-        spec = load_model(name)
+    for spec in specs:
         for make in _contenders(spec, device, hugging_face):
             rows.append(_measure(spec, make(), device, repeats))
-            log(f"{name}, {rows[-1]['contender']}: {rows[-1]['tokens_per_s']:,.0f} tokens/s")
+            log(f"{spec.name}, {rows[-1]['contender']}: {rows[-1]['tokens_per_s']:,.0f} tokens/s")
             _forget()
     return rows
 

@@ -31,20 +31,23 @@ def order_by_expert(expert_TK: Tensor, counts_E: Tensor) -> Order:
 
 
 class _Combine(torch.autograd.Function):
-    """Keeps the token of each row and no row (the builtin ``index_add`` keeps its whole source)."""
+    """Sums the rows of each token: gathered where ``row_TK`` says which they are, else added into zeros.
+
+    Keeps the token of each row and no row (the builtin ``index_add`` keeps its whole source).
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows_RD: Tensor, token_R: Tensor, tokens: int) -> Tensor:
+    def forward(ctx: Any, rows_RD: Tensor, token_R: Tensor, tokens: int, row_TK: Tensor | None) -> Tensor:
         ctx.save_for_backward(token_R)
-        return _summed(rows_RD, token_R, tokens)
+        return _added(rows_RD, token_R, tokens) if row_TK is None else _gathered_sum(rows_RD, row_TK)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (token_R,) = ctx.saved_tensors
-        return gradients[0].index_select(0, token_R), None, None
+        return gradients[0].index_select(0, token_R), None, None, None
 
 
-def _summed(rows_RD: Tensor, token_R: Tensor, tokens: int) -> Tensor:
+def _added(rows_RD: Tensor, token_R: Tensor, tokens: int) -> Tensor:
     return rows_RD.new_zeros(tokens, rows_RD.shape[1]).index_add_(0, token_R, rows_RD)
 
 
@@ -55,7 +58,7 @@ def permute(x_TD: Tensor, order: Order) -> Tensor:
 
 def combine(rows_RD: Tensor, order: Order, tokens: int) -> Tensor:
     """Sum the K rows of each of the ``tokens``."""
-    return _Combine.apply(rows_RD, order.token_R, tokens)  # type: ignore[no-untyped-call, no-any-return]
+    return _Combine.apply(rows_RD, order.token_R, tokens, None)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Permute(torch.autograd.Function):
@@ -69,19 +72,6 @@ class _Permute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return _gathered_sum(gradients[0], ctx.saved_tensors[0]), None, None
-
-
-class _GatherCombine(torch.autograd.Function):
-    """Sums the rows of each token without atomic additions; keeps the token of each row."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_RD: Tensor, token_R: Tensor, row_TK: Tensor) -> Tensor:
-        ctx.save_for_backward(token_R)
-        return _gathered_sum(rows_RD, row_TK)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
 
 
 class _Reorder(torch.autograd.Function):
@@ -120,7 +110,7 @@ def gather_permute(x_TD: Tensor, order: Order) -> Tensor:
 
 def gather_combine(rows_RD: Tensor, order: Order, tokens: int) -> Tensor:
     """Sum the K rows of each of the ``tokens``, gathering them."""
-    return _GatherCombine.apply(rows_RD, order.token_R, order.row_TK)  # type: ignore[no-untyped-call, no-any-return]
+    return _Combine.apply(rows_RD, order.token_R, tokens, order.row_TK)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def reorder(weight_TK: Tensor, order: Order) -> Tensor:

@@ -41,6 +41,8 @@ class Call:
 
     component: Component
     collective: str
+    group: dist.ProcessGroup | None
+    """As the call names it; None: all ranks."""
     ranks: tuple[int, ...]
     bytes: int
     waited_s: float = 0.0
@@ -93,7 +95,7 @@ class _Recorder:
             largest = max(given, key=lambda tensor: tensor.nbytes)
             group = named.get("group")
             began = time.perf_counter()
-            call = Call(self.component, COLLECTIVES[name], tuple(dist.get_process_group_ranks(group)), largest.nbytes)
+            call = Call(self.component, COLLECTIVES[name], group, tuple(dist.get_process_group_ranks(group)), largest.nbytes)
             self.calls.append(call)
             work = original(*arguments, **named)
             if work is not None and self.at_once:
@@ -190,14 +192,25 @@ def _waits(mine: list[Call], everybody: list[list[tuple[tuple[int, ...], float]]
 
 
 def group_name(world: World, call: Call) -> str:
-    """The plan's name for the ranks of a call: of several groups that are the same ranks the first that uses the collective."""
-    groups = {
-        "expert": world.expert_group if call.collective == "all-to-all" else None,
-        "tensor": world.group(Share.SLICED, TENSOR),
-        "data": world.group(Share.WHOLE if world.plan.tp == 1 else Share.SLICED, SHARD),
-        "expert_data": world.group(Share.EXPERT, SHARD),
-        "expert_replicas": world.group(Share.EXPERT, REPLICA),
-        "data_tensor": world.group(Share.WHOLE, SHARD),
-        "replicas": world.group(Share.WHOLE, REPLICA),
+    """The name that the prediction has for the ranks of a call; ``all`` for a call that names no group.
+
+    Cuts of the same ranks may be one group. Then it is the one that the component is known to talk in: tensor ranks where activations travel, else those
+    that share parameters. What sharded parameters do within the layers of a single data-parallel rank cannot be told from the former.
+    """
+    if call.group is None:
+        return "all"
+    sharing = {
+        f"{name}{kind}": world.group(share, dimension)
+        for kind, dimension in (("data", SHARD), ("replica", REPLICA))
+        for name, share in (("", Share.WHOLE), ("slice_", Share.SLICED), ("expert_", Share.EXPERT))
     }
-    return next((name for name, group in groups.items() if group is not None and tuple(dist.get_process_group_ranks(group)) == call.ranks), "all")
+    tensor = {"tensor": world.group(Share.SLICED, TENSOR)}
+    by_component = {
+        Component.DISPATCH: {"expert": world.expert_group},
+        Component.COMBINE: {"expert": world.expert_group},
+        Component.AUXILIARY_LOSSES: {"stage": world.stage_group} if world.plan.auxiliary_loss_scope == "global" else tensor,
+        Component.GRADIENT_SYNC: sharing,
+        Component.INPUTS: sharing,
+    }
+    groups = by_component.get(call.component, tensor) | sharing | tensor
+    return next((name for name, group in groups.items() if group is call.group), "all")

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-IGNORED = -100
-"""The label of a position whose loss is nobody's business."""
+from trainer.kernels.chunked_cross_entropy import IGNORED
 
 
 def labelled(labels_T: Tensor) -> int | Tensor:

@@ -16,7 +16,9 @@ sharded=("${eager[@]}" --set plan.precision=bf16-mixed)
 steps one-compiled 1 --plan "$plan"
 steps one-eager 1 "${eager[@]}"
 steps one-mixed 1 "${sharded[@]}"
-for transport in nvlink shm socket; do
+transports="nvlink shm socket"
+[ "$device" = cpu ] && transports=gloo
+for transport in $transports; do
     export NCCL_P2P_DISABLE=$([ $transport = nvlink ] && echo 0 || echo 1) NCCL_SHM_DISABLE=$([ $transport = socket ] && echo 1 || echo 0)
     steps "$transport-data-compiled" 2 --plan "$plan" --set plan.ep=1
     steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2

@@ -1,4 +1,4 @@
-"""Hugging Face's OLMoE of the same shape, which runs its experts by PyTorch's grouped GEMM."""
+"""Hugging Face's OLMoE of the same shape, which runs its experts by PyTorch's grouped GEMM; its norms of queries and keys come on top."""
 
 from typing import Any
 
