@@ -1,18 +1,18 @@
 """Where a number of a prediction comes from: formula with symbolic shapes, the numbers put in, and the source of each constant."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from configuration.errors import ConfigurationError, unknown
-from simulator.components import Component, Kind, Phase, Role
-from simulator.memory.step import fullest
+from simulator.components import Component, Kind, Phase
+from simulator.memory.step import STEP_COUNTER_BYTES, kept_activations, state_bytes
 from simulator.program.build import build_program
 from simulator.program.graph import ITEM_BYTES, Value
 from simulator.program.operations import Operation
 from simulator.program.parts import Program, Stretch
-from simulator.program.sizes import ONE, SYMBOLS
-from simulator.program.tape import ONLY
+from simulator.program.sizes import SYMBOLS
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
 from simulator.specs.device import Constant
@@ -50,77 +50,69 @@ def lines(report: StepReport) -> list[str]:
     time = [f"time.{phase}" for phase in TIME] + [f"time.{row.phase}.{row.component}" for row in report.time.rows]
     links = sorted({f"communication.{row.component}" for row in report.communication})
     network = ["network"] if report.communication else []
-    return [*memory, *time, "time.exposed_communication", *links, *network, "throughput.mfu"]
+    rates = [] if report.throughput.mfu is None else ["throughput.mfu"]
+    return [*memory, *time, "time.exposed_communication", *links, *network, *rates]
 
 
 def explain(question: Question, line: str) -> Explanation:
-    """Explain one line of the prediction.
+    """Explain one line of the prediction; the remarks end with what the report says of itself.
 
     Raises ConfigurationError for a line that this prediction does not have, listing those it has.
     """
     report = question.answer()
-    if line not in lines(report):
+    if line == "throughput.mfu":
+        found = _mfu(question, report, line)
+    elif line in lines(report):
+        found = _explained(question, report, line)
+    else:
         raise unknown("explain", line, lines(report))
+    return found.model_copy(update={"remarks": [*found.remarks, *report.provenance.notes]})
+
+
+def _explained(question: Question, report: StepReport, line: str) -> Explanation:
     section, name, *rest = line.split(".")
     alike = [row.memory == report.memory if section == "memory" else row.time == report.time for row in report.ranks]
     stage = alike.index(True) if alike else 0
     program = build_program(question.model, question.plan, question.network.load, gloo=question.device.host_and_device_are_one, stage=stage)
     component = Component(rest[0]) if rest else None
     if section == "memory":
-        return _peak(report, line) if name == "peak" else _memory(program, report, line, name, component)
+        return _peak(report, line) if name == "peak" else _memory(program, question, report, line, name, component)
     if section == "communication" or line == "time.exposed_communication":
         return _communication(report, line, Component(name) if section == "communication" else None, question)
-    if section == "throughput":
-        return _mfu(question, report, line)
     return _time(program, question, line, Phase(name), component)
 
 
-def _memory(program: Program, report: StepReport, line: str, name: str, component: Component | None) -> Explanation:
-    terms: list[Term] = []
-    for piece, flights in zip(program.pieces, fullest(program), strict=True):
-        for stretch in program.stretches[piece.start : piece.stop]:
-            values, times = (_kept(stretch, pipelined=program.wire is not None), flights) if name == "activations" else (stretch.segment.parameters, 1)
-            terms += [_storage(value, replace(stretch, count=times * stretch.count), name) for value in values if component in (None, value.component)]
-    total = sum(term.value for term in terms)
-    symbols = _symbols(program, terms)
+def _memory(program: Program, question: Question, report: StepReport, line: str, name: str, component: Component | None) -> Explanation:
+    if name == "activations":
+        values = list(kept_activations(program))
+    else:
+        values = [(stretch, value, stretch.count) for stretch in program.stretches for value in stretch.segment.parameters]
+    per_element = partial(state_bytes, precision=question.plan.precision) if name == "optimizer" else None
+    terms = [_storage(value, stretch, count, per_element) for stretch, value, count in values if component in (None, value.component)]
     remarks = {
         "activations": ["Storages that are alive after the last forward, each counted once: what backward reads and what is logged."],
         "optimizer": ["AdamW (arXiv 1711.05101): two moments of every parameter, and one fp32 step counter (4 bytes) a tensor."],
         "gradients": ["A gradient is as large as its parameter, in the parameter's type."],
     }.get(name, [])
+    if name == "optimizer" and question.plan.precision == "bf16-split":
+        remarks.append("bf16-split: the moments are in fp32, and 2 bytes of each weight lie here, its lower half.")
     if report.ranks:
         fullest_rank = next(row.rank for row in report.ranks if row.memory == report.memory)
         remarks.append(f"Of rank {fullest_rank}, the first of the stage with the highest peak; activations are those of the micro-batches in flight.")
-    elif name == "activations" and len(program.turns) > 1:
-        rest = report.memory.activations_bytes - total
-        if component is None and rest:
-            remarks.append(f"{rest:.0f} bytes more are logged values of earlier micro-batches.")
-    return Explanation(line=line, unit="bytes", total=total, terms=terms, symbols=symbols, remarks=remarks)
+    return Explanation(line=line, unit="bytes", total=sum(term.value for term in terms), terms=terms, symbols=_symbols(program, terms), remarks=remarks)
 
 
-def _storage(value: Value, stretch: Stretch, name: str) -> Term:
+def _storage(value: Value, stretch: Stretch, count: int, state_bytes_of: Callable[[int], int] | None) -> Term:
+    """``state_bytes_of``: the bytes of an element's optimizer states, where these are asked for."""
     item = ITEM_BYTES[value.item]
-    elements = value.elements.at(stretch.bindings)
-    factor, extra, text = {"optimizer": (2 * item, 4, f"2·{item} + 4")}.get(name, (item, 0, f"{item}"))
+    each, counter = (item, 0) if state_bytes_of is None else (state_bytes_of(item), STEP_COUNTER_BYTES)
     return Term(
         what=f"{value.component}: {value}",
-        formula=f"{value.elements} · {text} bytes" if not extra else f"{value.elements} · 2·{item} + 4 bytes",
-        count=stretch.count,
-        value=stretch.count * (elements * factor + extra),
+        formula=f"{value.elements} · {each}{f' + {counter}' if counter else ''} bytes",
+        count=count,
+        value=count * (value.elements.at(stretch.bindings) * each + counter),
         source=f"{value.item}, {stretch.segment.name}",
     )
-
-
-def _kept(stretch: Stretch, *, pipelined: bool) -> Iterator[Value]:
-    """Storages that outlive the forward pass; a block's auxiliary losses end when the head has added them up, which a stage of a pipeline leaves to the end."""
-    alive: dict[Value, None] = {}
-    for operation in stretch.segment.passes[ONLY].forward:
-        for value in operation.allocates:
-            if value.role is Role.ACTIVATION:
-                alive[value] = None
-        for value in operation.frees:
-            alive.pop(value, None)
-    yield from (value for value in alive if pipelined or stretch.segment.name != "block" or value.elements != ONE)
 
 
 def _peak(report: StepReport, line: str) -> Explanation:
@@ -226,11 +218,11 @@ def _mfu(question: Question, report: StepReport, line: str) -> Explanation:
 
 
 def _symbols(program: Program, terms: list[Term]) -> dict[str, str]:
-    text = " ".join(f"{term.what} {term.formula}" for term in terms)
-    words = {word for part in text.replace("·", " ").replace("(", " ").replace(")", " ").replace(",", " ").split() for word in [part]}
+    words = {word for term in terms for word in re.findall(r"\w+", f"{term.what.partition(': ')[2]} {term.formula}")}
     found = {}
     for symbol, meaning in SYMBOLS.items():
         if symbol in words:
-            numbers = sorted({stretch.bindings[symbol] for stretch in program.stretches if symbol in stretch.bindings})
+            runs = program.stretches if any(symbol in stretch.bindings for stretch in program.stretches) else program.optimizer
+            numbers = sorted({run.bindings[symbol] for run in runs if run.bindings.get(symbol)})
             found[symbol] = f"{' or '.join(f'{number:.0f}' for number in numbers)}: {meaning}"
     return found

@@ -57,7 +57,9 @@ class Change(Record):
 
 
 class NetworkExplanation(Record):
-    """Everything that the network does to one step. ``failures``: single failures, the worst first; None when they were not asked for."""
+    """Everything that the network does to one step. ``failures``: single failures, the worst first; None when they were not asked for.
+    ``notes``: what the prediction says of itself.
+    """
 
     schema_version: Literal[1] = 1
     model: str
@@ -67,7 +69,8 @@ class NetworkExplanation(Record):
     bottleneck: str
     groups: list[GroupUse]
     what_if: list[Change]
-    failures: list[Change] | None = None
+    failures: list[Change] | None
+    notes: list[str]
 
 
 def explain_network(question: Question, *, worst_failure: bool = False) -> NetworkExplanation:
@@ -82,6 +85,7 @@ def explain_network(question: Question, *, worst_failure: bool = False) -> Netwo
         groups=groups_used(question, report),
         what_if=what_if(question, report),
         failures=single_failures(question, report) if worst_failure else None,
+        notes=report.provenance.notes,
     )
 
 
@@ -135,8 +139,9 @@ def _confined(question: Question) -> Iterator[tuple[str, Plan]]:
     if isinstance(fabric.spec, Clos):
         widths["leaf"] = fabric.spec.hosts_per_leaf * fabric.spec.accelerators_per_node
     for place, ranks in widths.items():
-        if 1 < ranks < plan.ep and plan.ep % ranks == 0 and (place == "node" or ranks != node):
-            yield f"expert parallelism confined to a {place} (ep {ranks})", plan.model_copy(update={"ep": ranks})
+        ep = ranks // plan.etp
+        if 1 < ranks == ep * plan.etp and ep < plan.ep and plan.ep % ep == 0 and (place == "node" or ranks != node):
+            yield f"expert parallelism confined to a {place} (ep {ep})", plan.model_copy(update={"ep": ep})
 
 
 def _change(name: str, before: StepReport, after: StepReport | None) -> Change:

@@ -7,7 +7,7 @@ from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
 from simulator.records.step_report import DefaultUsed, Provenance, RankReport, StepReport, Throughput, Time
-from simulator.specs import ExpertLoad, ModelSpec, Plan
+from simulator.specs import ExpertLoad, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.device import DeviceSpec
 from simulator.specs.flops import model_flops_per_token
 from simulator.specs.presets import Default
@@ -62,21 +62,25 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             machine=device.machine,
             memory_source="liveness of the step program",
             time_source="kernel rates of the device profile and collectives on the fabric graph",
-            notes=[*_notes(device, plan), *_load_notes(model, plan, network.load)],
+            notes=[*_notes(model, device, plan), *_load_notes(model, plan, network.load)],
         ),
     )
 
 
-def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
-    """What the profile was not made for."""
+def _notes(model: ModelSpec, device: DeviceSpec, plan: Plan) -> list[str]:
+    """Where something else stands in for what was asked."""
     notes = []
     if device.host_and_device_are_one and device.machine and not device.machine.startswith(this_machine()):
         notes.append(f"the profile {device.name} is of another machine ({device.machine}; this one: {this_machine()}): its times are not this machine's")
-    roughly = {"permutation": ("gather", "index_add"), "experts": ("packed", "grouped"), "compile": ("block", "none, but for its norms")}
+    roughly = {"compile": ("block", "none, but for its norms")}
+    if model.expert_counts:
+        roughly |= {"permutation": ("gather", "index_add"), "experts": ("packed", "grouped")}
     for field, (name, stand_in) in roughly.items():
         if getattr(plan.implementation, field) == name:
             notes.append(f"implementation.{field} {name} has no program of its own: predicted as {stand_in}")
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
+    if plan.implementation.cross_entropy == "in-place" and item == "bf16" and device.host_and_device_are_one:
+        notes.append("implementation.cross_entropy in-place in 16 bits is predicted as on CUDA: on CPU the logits have an fp32 copy for a while")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")
@@ -87,8 +91,13 @@ def _load_notes(model: ModelSpec, plan: Plan, load: ExpertLoad) -> list[str]:
     """Whose step this is when the experts' loads differ."""
     if load.kind == "uniform" or plan.ep == 1:
         return []
-    times = max(float(load.rank_shares(experts, top_k, plan.ep).max()) * plan.ep for experts, top_k in model.expert_choices)
-    return [f"expert load {load.text}: memory and time are those of the rank whose experts get most rows, {times:.3g} times the mean"]
+    mixtures = [group.feed_forward for group in model.blocks if isinstance(group.feed_forward, MoeFeedForward)]
+    open_ended = [mixture for mixture in mixtures if mixture.capacity_factor is None]
+    notes = [] if len(open_ended) == len(mixtures) else [f"expert load {load.text}: with a capacity_factor every expert has the same rows, whatever the load"]
+    if open_ended:
+        times = max(float(load.rank_shares(mixture.experts, mixture.top_k, plan.ep).max()) * plan.ep for mixture in open_ended)
+        notes.append(f"expert load {load.text}: memory and time are those of the rank whose experts get most rows, {times:.3g} times the mean")
+    return notes
 
 
 def _time(seconds: StepTime) -> Time:

@@ -24,9 +24,11 @@ def report_text(report: StepReport) -> str:
 
 def _heading(report: StepReport) -> str:
     plan = report.plan
+    degrees = [f"{name} {plan[name]}" for name in ("tp", "pp", "etp", "zero_stage", "replicas") if plan.get(name, 1) not in (0, 1)]
+    ranks = ", ".join([f"{plan['ranks']} ranks", f"ep {plan['ep']}", *degrees])
     return (
         f"{report.model} ({report.kind}): {show_count(report.parameters)} parameters, {show_count(report.active_parameters)} active\n"
-        f"{plan['ranks']} ranks, ep {plan['ep']}, {plan['micro_batch']} × {plan['sequence']} tokens a micro-batch and rank, {plan['precision']}; "
+        f"{ranks}, {plan['micro_batch']} × {plan['sequence']} tokens a micro-batch and rank, {plan['precision']}; "
         f"{report.provenance.device} on {report.fabric}"
     )
 

@@ -30,6 +30,8 @@ def show(console: "Console", found: NetworkExplanation) -> None:
     console.print(changes)
     if found.failures is not None:
         _failures(console, found.failures)
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
 
 
 def group_cells(use: GroupUse) -> tuple[str, ...]:

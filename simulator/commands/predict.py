@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from configuration.command import CheckMissedError, emit_text
+from configuration.errors import ConfigurationError
 from configuration.overrides import parse_single
 from simulator.commands import options
 from simulator.question import KINDS, ask
@@ -30,6 +31,8 @@ def predict(
 
     Example: python -m simulator predict --model tiny-moe --fabric spine-leaf
     """
+    if check is not None and against is None:
+        raise ConfigurationError(f"--check {check}: needs a report to compare with (--against)")
     measured, comparison = None, None
     if against is not None:
         from simulator.comparison import compare, load_report

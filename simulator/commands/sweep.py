@@ -46,6 +46,7 @@ def sweep(
                 "exposed_communication_s": time.exposed_communication_s,
                 "bottleneck": report.bottleneck,
                 "bottleneck_link": report.bottleneck_link,
+                "notes": report.provenance.notes,
             }
         )
     if all("error" in row for row in rows):
@@ -80,3 +81,5 @@ def _show(console: Any, rows: list[dict[str, Any]], fields: list[str]) -> None:
             row["bottleneck_link"] or "",
         )
     console.print(table)
+    for note in dict.fromkeys(note for row in rows for note in row.get("notes", [])):
+        console.print(note, soft_wrap=True)

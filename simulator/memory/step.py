@@ -1,6 +1,7 @@
 """Memory of a whole step: every stretch of the program in order, the peak, what holds it, and the bytes of each component."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,13 +25,13 @@ STATES_PER_PARAMETER = 2
 SPLIT_STATE_BYTES = 10
 """Of a parameter in bf16-split: both moments in fp32 and the lower half of the weight."""
 STEP_COUNTER_BYTES = 4
+ROWS = "x"
+"""Name of what every stretch hands on to the next: the rows of the residual stream."""
 
 
 def step_memory(program: Program, plan: Plan) -> Memory:
     """Fill the memory part of a StepReport."""
-    parameters = _by_component(program)
-    state_bytes = SPLIT_STATE_BYTES if plan.precision == "bf16-split" else None
-    components = _components(program, parameters, state_bytes)
+    components = _components(program, _by_component(program), plan.precision)
     owned = {name: sum(getattr(row, name) for row in components) for name in ("parameters_bytes", "gradients_bytes", "optimizer_bytes")}
     base = np.zeros(len(_ROLES))
     base[_ROLES.index(Role.PARAMETER)] = owned["parameters_bytes"]
@@ -53,6 +54,11 @@ def step_memory(program: Program, plan: Plan) -> Memory:
         components=components,
         timeline=walk.timeline,
     )
+
+
+def state_bytes(item_bytes: int, precision: str) -> int:
+    """Optimizer states of one element of a parameter whose elements take ``item_bytes``."""
+    return SPLIT_STATE_BYTES if precision == "bf16-split" else STATES_PER_PARAMETER * item_bytes
 
 
 class _Walk:
@@ -160,7 +166,7 @@ def _by_component(program: Program) -> dict[Component, list[tuple[Value, int, Bi
     return found
 
 
-def _components(program: Program, parameters: dict[Component, list[tuple[Value, int, Bindings]]], state_bytes: int | None) -> list[ComponentBytes]:
+def _components(program: Program, parameters: dict[Component, list[tuple[Value, int, Bindings]]], precision: str) -> list[ComponentBytes]:
     activations = _activations(program)
     rows = []
     for component in Component:
@@ -175,7 +181,7 @@ def _components(program: Program, parameters: dict[Component, list[tuple[Value, 
                 component=component,
                 parameters_bytes=int(elements * item),
                 gradients_bytes=int(elements * item),
-                optimizer_bytes=int(elements * (state_bytes or STATES_PER_PARAMETER * item)) + STEP_COUNTER_BYTES * tensors,
+                optimizer_bytes=int(elements * state_bytes(item, precision)) + STEP_COUNTER_BYTES * tensors,
                 activations_bytes=int(activations.get(component, 0)),
             )
         )
@@ -187,34 +193,38 @@ def _activations(program: Program) -> dict[Component, float]:
 
     In a pipeline those of all micro-batches that are in flight when they hold most.
     """
-    left = _left(program)
     bytes_of: dict[Component, float] = defaultdict(float)
-    for count, pieces_bytes in zip(fullest(program), left, strict=True):
-        for component, size in pieces_bytes.items():
-            bytes_of[component] += count * size
-    if program.wire is not None:
-        return bytes_of
-    for stretch in program.stretches:
-        for value in stretch.segment.kept:
-            bytes_of[value.component] += (len(program.turns) - 1) * stretch.count * value.bytes.at(stretch.bindings)
+    for stretch, value, count in kept_activations(program):
+        bytes_of[value.component] += count * value.bytes.at(stretch.bindings)
     return bytes_of
 
 
-def fullest(program: Program) -> list[int]:
-    """Micro-batches of each piece that are in flight when they hold most; without a pipeline one."""
-    return in_flight(program, [sum(sizes.values()) for sizes in _left(program)])
+def kept_activations(program: Program) -> Iterator[tuple[Stretch, Value, int]]:
+    """Storages of the stretches that the forward pass leaves alive, and how many of each, over all micro-batches that are there at once."""
+    left = [list(_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0])) for piece in program.pieces]
+    sizes = [sum(count * value.bytes.at(stretch.bindings) for stretch, value, count in piece) for piece in left]
+    for micro_batches, piece in zip(in_flight(program, sizes), left, strict=True):
+        yield from ((stretch, value, micro_batches * count) for stretch, value, count in piece)
+    earlier = len(program.turns) - 1
+    if program.wire is None and earlier:
+        yield from ((stretch, value, earlier * stretch.count) for stretch in program.stretches for value in stretch.segment.kept)
 
 
-def _left(program: Program) -> list[dict[Component, float]]:
-    return [_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0]) for piece in program.pieces]
-
-
-def _left_by_forward(stretches: tuple[Stretch, ...], turn: Turn) -> dict[Component, float]:
-    bytes_of: dict[Component, float] = defaultdict(float)
-    for stretch in stretches:
+def _left_by_forward(stretches: tuple[Stretch, ...], turn: Turn) -> Iterator[tuple[Stretch, Value, int]]:
+    """Of one micro-batch. What a stretch ends without having begun is what stretches before it handed on."""
+    counts: list[Counter[Value]] = [Counter() for _ in stretches]
+    for place, stretch in enumerate(stretches):
         for operation in stretch.segment.passes[turn].forward:
-            for sign, values in ((1, operation.allocates), (-1, operation.frees)):
-                for value in values:
-                    if value.role is Role.ACTIVATION:
-                        bytes_of[value.component] += sign * stretch.count * value.bytes.at(stretch.bindings)
-    return bytes_of
+            for value in operation.allocates:
+                counts[place][value] += stretch.count
+            for value in operation.frees:
+                if value in counts[place]:
+                    counts[place][value] -= stretch.count
+                elif value.name == ROWS and place:
+                    counts[place - 1][stretches[place - 1].segment.outputs[0]] -= 1
+                    counts[place][stretch.segment.outputs[0]] -= stretch.count - 1
+                else:
+                    for before, earlier in zip(counts, stretches[:place], strict=False):
+                        before.subtract({output: earlier.count for output in earlier.segment.outputs if output.name == value.name})
+    for stretch, count in zip(stretches, counts, strict=True):
+        yield from ((stretch, value, times) for value, times in count.items() if times and value.role is Role.ACTIVATION)

@@ -265,6 +265,7 @@ def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: 
         tuple(_in_module_order(graph.parameters) if graph.name == "block" else graph.parameters),
         {turn: Pass(*made[turn if structure.sharding else Turn(turn.first, last=True)][:2]) for turn in TURNS},
         tuple(graph.kept),
+        tuple(graph.outputs),
         tuple(value for value in graph.inputs if value.name == "selection_bias"),
         tuple(first.tape.early_gradients),
         tuple(first.tape.arrivals),

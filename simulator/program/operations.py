@@ -49,7 +49,7 @@ class Operation:
     """``launches`` calls of one kernel.
 
     ``allocates``/``frees``: storages that begin with it and that end after it. ``traffic``: what moves between memory and chip.
-    ``holds``: storages that live as long as this though it does not read them. ``again``: of the forward pass, in the backward pass.
+    ``holds``: storages that live as long as this though it does not read them.
     """
 
     name: str
@@ -69,4 +69,3 @@ class Operation:
     after: Stream | None = None
     """A stream whose work so far it waits for."""
     holds: tuple[Value, ...] = ()
-    again: bool = False

@@ -27,6 +27,8 @@ class Segment:
     passes: dict[Turn, Pass]
     """What runs in a micro-batch; without sharding only the first differs."""
     kept: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    """What it hands on: rows, and the auxiliary losses of its layer."""
     biases: tuple[Value, ...]
     """Selection biases of the router, which the optimizer phase moves."""
     early_gradients: tuple[Value, ...]

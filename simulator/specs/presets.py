@@ -45,7 +45,8 @@ def load_expert_load(name_or_path: str, overrides: Mapping[str, Any] | None = No
     """
     if not name_or_path.endswith(".json"):
         return LOADS.load(name_or_path, overrides)
-    rows = read_json(Path(name_or_path), "load").get("expert_load")
+    document = read_json(Path(name_or_path), "load")
+    rows = document.get("layer_loads") or document.get("expert_load")
     try:
         row = sorted(rows, key=lambda layer: layer["max_over_mean"])[len(rows) // 2] if rows else {}
         data: dict[str, Any] = {"kind": "histogram", "counts": row["counts"] if "counts" in row else row["shares"]}

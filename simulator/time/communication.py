@@ -49,8 +49,8 @@ class Network:
         return self._groups[name]
 
     def call(self, exchange: Exchange, bindings: Bindings) -> Call:
-        """The call behind an exchange of the program; under a uniform load all are even."""
-        if exchange.toward is Toward.ALL or self.load.kind == "uniform":
+        """The call behind an exchange of the program; under a uniform load all are even, and where a capacity gives every expert the same rows."""
+        if exchange.toward is Toward.ALL or self.load.kind == "uniform" or bindings["M"]:
             return Call(exchange.collective, exchange.group)
         return Call(exchange.collective, exchange.group, exchange.toward, int(bindings["E"]), int(bindings["K"]))
 

@@ -49,6 +49,7 @@ def test_predict_json_holds_what_is_documented(tmp_path: Path) -> None:
         (("predict", *MAIN, "--set", "plan.mikro_batch=2"), "mikro_batch: unknown key; did you mean 'micro_batch'?"),
         (("predict", *MAIN, "--set", "plan.micro_batch=1,2"), "lists are for 'sweep'"),
         (("predict", *MAIN, "--set", "model.blocks.0.feed_forward.experts=7", "--set", "plan.ep=4"), "must divide the 7 experts"),
+        (("predict", *MAIN, "--check", "0.1"), "--check 0.1: needs a report to compare with (--against)"),
         (("predict", *MAIN, "--against", "nowhere.json"), "report: file 'nowhere.json' does not exist"),
         (("predict", "--model", "tiny-moe"), "--fabric"),
         (("predict", *MAIN, "--frobnicate"), "--frobnicate"),

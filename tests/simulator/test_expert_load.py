@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configuration.errors import ConfigurationError
 from simulator.components import Component
 from simulator.question import ask
-from simulator.records.step_report import StepReport
+from simulator.records.step_report import LayerLoad, StepReport
 from simulator.specs import ExpertLoad
 
 IDEAL = {"fabric": {"link_profile": "ideal", "spines": 4, "hop_latency_s": 0}}
@@ -135,15 +135,20 @@ def test_dealt_tokens_leave_no_choice_of_the_load() -> None:
 
 
 def test_a_measured_load_is_the_median_layer_of_the_file(tmp_path: Path) -> None:
-    layers = [
-        {"layer": i, "counts": [busiest, *[10] * (EXPERTS - 1)], "max_over_mean": busiest * EXPERTS / (busiest + 70)} for i, busiest in enumerate((30, 10, 20))
-    ]
+    layers = [LayerLoad.of(i, [busiest, *[10] * (EXPERTS - 1)], dropped=0) for i, busiest in enumerate((30, 10, 20))]
     measured, inspected, neither = (tmp_path / name for name in ("measured.json", "inspected.json", "neither.json"))
-    measured.write_text(json.dumps({"expert_load": layers}))
-    inspected.write_text(json.dumps({"expert_load": [{"shares": [count / 90 for count in layers[2]["counts"]], "max_over_mean": 20 * EXPERTS / 90}]}))
+    measured.write_text(ask("tiny-moe", "spine-leaf").answer().model_copy(update={"layer_loads": layers}).model_dump_json())
+    inspected.write_text(json.dumps({"expert_load": [{"shares": [count / 90 for count in layers[2].counts], "max_over_mean": 20 * EXPERTS / 90}]}))
     neither.write_text(json.dumps({"expert_load": []}))
     for file in (measured, inspected):
         load = ask("tiny-moe", "spine-leaf", load=str(file)).network.load
         assert load.shares(EXPERTS, TOP_K) == pytest.approx([20 / 90, *[10 / 90] * 7])
     with pytest.raises(ConfigurationError, match="no measured expert load"):
         ask("tiny-moe", "spine-leaf", load=str(neither))
+
+
+def test_a_capacity_makes_every_load_even() -> None:
+    capacity = {"model": {"blocks.0.feed_forward.capacity_factor": 1.25}}
+    one, other = report({}, **capacity), report({"kind": "worst"}, **capacity)
+    assert (other.memory, other.time, other.communication) == (one.memory, one.time, one.communication)
+    assert any("same rows, whatever the load" in note for note in other.provenance.notes)

@@ -115,6 +115,10 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "experts in a loop": ({}, {"implementation": {"experts": "loop"}}),
     "experts in a loop, two micro-batches": ({}, {"global_batch": 4, "implementation": {"experts": "loop"}}),
     "eager norm": ({}, {"implementation": {"norm": "eager"}}),
+    "dense blocks, eager norm, then experts": (
+        {"blocks": [blocks({"kind": "dense", "hidden_width": 96}, count=2), blocks(moe(), count=3)]},
+        {"global_batch": 4, "implementation": {"norm": "eager"}},
+    ),
     "eager SwiGLU": ({}, {"implementation": {"swiglu": "eager"}}),
     "everything eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager", "experts": "loop", "optimizer": "for-loop"}}),
     "chunked cross-entropy": ({}, {"implementation": {"cross_entropy": "chunked"}}),
@@ -181,7 +185,13 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
-@pytest.mark.parametrize("name", ["top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied", "all of each block recomputed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied", "all of each block recomputed", "eager norm",
+        "dense blocks, eager norm, then experts",
+    ],
+)  # fmt: skip
 def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
     model, plan = SHAPES[name]
     assert_equal_categories(*resolved(model, plan | {"precision": precision}))

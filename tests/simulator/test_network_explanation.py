@@ -56,6 +56,14 @@ def test_what_if_is_what_is_predicted_there() -> None:
     assert changes["1 µs more per hop"].step_s == pytest.approx(later.time.step_s)
 
 
+def test_slices_of_experts_are_confined_with_them() -> None:
+    sliced = {"plan": {"ep": 8, "etp": 2}}
+    changes = {change.name: change for change in explained(ask(*OLMOE, settings=sliced)).what_if}
+    # 4 ranks hang on a leaf: 2 ranks with different experts, each in 2 slices.
+    confined = ask(*OLMOE, settings={"plan": {"ep": 2, "etp": 2}}).answer()
+    assert changes["expert parallelism confined to a leaf (ep 2)"].step_s == pytest.approx(confined.time.step_s)
+
+
 def test_faults_stay_while_something_else_changes() -> None:
     degraded = explained(ask(*OLMOE, slow=("leaf0:spine0=0.5",)))
     changes = {change.name: change.step_s for change in degraded.what_if}

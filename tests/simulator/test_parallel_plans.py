@@ -1,11 +1,15 @@
 """Plans of many ranks: what one rank holds, what the ranks say to each other, and what a pipeline waits for."""
 
+import re
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.components import Component, Role
+from simulator.components import Component, Phase, Role
+from simulator.explanation import explain, lines
 from simulator.memory.step import step_memory
+from simulator.network_explanation import explain_network
 from simulator.program.build import build_program
 from simulator.program.rewrites import layout
 from simulator.program.rewrites.pipeline import actions, in_order, makespan_s, uniform_makespan_s
@@ -152,6 +156,48 @@ def test_parts_add_up_and_no_collective_is_exposed_for_longer_than_it_takes(name
     assert sum(report.memory.at_peak.values()) == pytest.approx(report.memory.peak_allocated_bytes, abs=8)
     for row in report.communication:
         assert row.exposed_s <= row.time_s * (1 + 1e-9)
+
+
+EXPLAINED = {
+    "accumulation": ({"ep": 8, "global_batch": 512}, {}),
+    "eager norms in 16 bits": ({"ep": 8, "implementation.norm": "eager"}, {}),
+    "split weights": ({"ranks": 1, "precision": "bf16-split"}, {}),
+    "tensor": ({"ep": 4, "tp": 2, "global_batch": 256}, {}),
+    "expert-tensor under an uneven load": ({"ep": 4, "etp": 2}, {"load": {"kind": "zipf"}}),
+    "zero-3, recomputed": ({"ep": 4, "zero_stage": 3, "recomputation": "full"}, {}),
+    "hybrid, chunked": ({"ep": 2, "zero_stage": 2, "replicas": 2, "implementation.cross_entropy": "chunked"}, {}),
+    "pipeline, selection bias": ({"pp": 4, "ep": 4, "global_batch": 256}, {"model": {"blocks.0.feed_forward.selection_bias": True}}),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_every_line_can_be_explained_and_its_terms_add_up(name: str) -> None:
+    plan, more = EXPLAINED[name]
+    question = ask("tiny-moe", "spine-leaf", settings={"plan": plan, **more})
+    report = question.answer()
+    owned = {row.component: row for row in report.memory.components}
+    spent = {(row.phase, row.component): row.time_s for row in report.time.rows}
+    for line in lines(report):
+        if line == "network":
+            continue
+        found = explain(question, line)
+        assert sum(term.value for term in found.terms) == pytest.approx(found.total, rel=1e-9, abs=8)
+        section, part, *rest = line.split(".")
+        if section == "memory" and part != "peak":
+            assert found.total == getattr(owned[Component(rest[0])] if rest else report.memory, f"{part}_bytes"), line
+            symbols = set(re.findall(r"\b[A-Zegpstz]\b", " ".join(term.formula for term in found.terms)))
+            assert symbols <= set(found.symbols), line
+        elif section == "time":
+            expected = spent[Phase(part), Component(rest[0])] if rest else getattr(report.time, f"{part}_s")
+            assert found.total == pytest.approx(expected, rel=1e-9), line
+
+
+def test_what_stands_in_is_told_wherever_it_is_predicted() -> None:
+    question = ask("moe-s1", "two-h200", "fast", gpus=1)
+    notes = question.answer().provenance.notes
+    assert sum("predicted as" in note for note in notes) == 3
+    assert set(notes) <= set(explain(question, "memory.activations").remarks)
+    assert explain_network(question).notes == notes
 
 
 def test_a_pipeline_has_a_row_for_each_stage_and_the_fullest_is_the_report() -> None:

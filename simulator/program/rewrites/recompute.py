@@ -105,9 +105,7 @@ def _bounded(run: Sequence[Operation], tape: Forward, inputs: set[Value]) -> lis
     for index, operation in enumerate(tape.operations):
         for value in (*operation.reads, *operation.writes, *operation.holds):
             last[value.storage] = min(index, len(run) - 1)
-    bounded = [
-        replace(operation, phase=Phase.BACKWARD, again=True, allocates=_gathered(operation.allocates), frees=_gathered(operation.frees)) for operation in run
-    ]
+    bounded = [replace(operation, phase=Phase.BACKWARD, allocates=_gathered(operation.allocates), frees=_gathered(operation.frees)) for operation in run]
     begun: set[Value] = set()
     for operation in bounded:
         for value in operation.writes:
