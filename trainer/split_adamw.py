@@ -1,7 +1,8 @@
 """AdamW over bf16 parameters with fp32 master weights that cost two bytes: the parameter is a weight's upper 16 bits, rounded,
 and the optimizer keeps the rest as int16 ("parameter remainders", NVIDIA Apex DistributedFusedAdam).
 
-Gradients are read in bf16. Their norm may be limited in the same pass: the kernel multiplies them by a number that is on the device.
+Gradients are read in bf16. Their norm may be limited in the same pass: the kernel multiplies them by a number that is on the device. Where nothing limits
+it, it need not be known before, and is taken in the same pass.
 """
 
 import math
@@ -27,9 +28,20 @@ def parted(weight: Tensor) -> tuple[Tensor, Tensor]:
 class SplitAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); states of a parameter: step, exp_avg, exp_avg_sq in fp32, remainder in int16."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float = 0.0) -> None:
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scale: Tensor | None = None
+        self._squares: list[Tensor] | None = None
+
+    def measure_norm(self) -> None:
+        """The next step takes the norm of all gradients on the way, as they are once scaled; on CUDA alone."""
+        self._squares = []
+
+    def measured_norm(self) -> Tensor:
+        """The norm that the last step took, fp32."""
+        squares, self._squares = self._squares, None
+        assert squares
+        return torch.cat(squares).sum().sqrt()
 
     def scale_gradients(self, scale: Tensor) -> None:
         """The next step multiplies all gradients by ``scale``, a number on the device."""
@@ -45,8 +57,7 @@ class SplitAdamW(torch.optim.Optimizer):
                     self.state[parameter] = _fresh(parameter)
             if parameters:
                 torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1.0)
-            for parameter in parameters:
-                self._update(parameter, group)
+                self._update(parameters, group)
         self._scale = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,20 +68,33 @@ class SplitAdamW(torch.optim.Optimizer):
             parameter = numbered[index]
             self.state[parameter] = {name: value.to(parameter.device) for name, value in states.items()}
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        scale = gradient.new_ones((), dtype=torch.float32) if self._scale is None else self._scale
-        if parameter.is_cuda:
-            from trainer.kernels.triton.split_adamw import update
-
-            log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))
-            update(
-                parameter, state["remainder"], gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"], state["step"], scale,
-                rate=group["lr"], decay=group["weight_decay"], log_betas=log_betas, betas=group["betas"], epsilon=group["eps"],
-            )  # fmt: skip
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if parameters[0].is_cuda:
+            self._update_in_one_pass(parameters, group)
             return
-        _reference_update(parameter, state, gradient.float() * scale, group)
+        for parameter in parameters:
+            assert parameter.grad is not None
+            _reference_update(parameter, self.state[parameter], parameter.grad.float() * (1.0 if self._scale is None else self._scale), group)
+
+    def _update_in_one_pass(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        from trainer.kernels.triton.split_adamw import parts, update
+
+        device = parameters[0].device
+        scale = torch.ones((), device=device) if self._scale is None else self._scale
+        rate = group["lr"] if isinstance(group["lr"], Tensor) else torch.full((), group["lr"], device=device)
+        log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))
+        blocks = [parts(parameter) for parameter in parameters]
+        squares: list[Any] = [None] * len(parameters)
+        if self._squares is not None:
+            self._squares.append(torch.empty(sum(blocks), device=device))
+            squares = list(torch.split(self._squares[-1], blocks))
+        for parameter, own in zip(parameters, squares, strict=True):
+            state, gradient = self.state[parameter], parameter.grad
+            assert gradient is not None
+            update(
+                parameter, state["remainder"], gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"], state["step"], scale, rate, own,
+                decay=group["weight_decay"], log_betas=log_betas, betas=group["betas"], epsilon=group["eps"],
+            )  # fmt: skip
 
 
 def _fresh(parameter: Tensor) -> dict[str, Tensor]:
@@ -85,7 +109,7 @@ def _fresh(parameter: Tensor) -> dict[str, Tensor]:
 
 def _reference_update(parameter: Tensor, state: dict[str, Tensor], gradient: Tensor, group: dict[str, Any]) -> None:
     """The formula in tensor operations."""
-    (beta1, beta2), rate = group["betas"], group["lr"]
+    (beta1, beta2), rate = group["betas"], float(group["lr"])
     step = state["step"].item()
     first, second = state["exp_avg"].lerp_(gradient, 1 - beta1), state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     weight = joined(parameter.detach(), state["remainder"]).mul_(1 - rate * group["weight_decay"])

@@ -65,12 +65,7 @@ def training_step(
     sums = _sums(passed)
     if not parallel.has_loss:
         sums["tokens"].zero_()
-    norm = _gradient_norm(sums, parallel)
-    tokens = sums.pop("tokens")
-    with scope(Component.GRADIENT_CLIPPING):
-        norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else round(float(tokens)), plan)
-    with scope(Component.OPTIMIZER):
-        optimizer.step()
+    tokens, norm = _update(model, optimizer, sums, plan, parallel)
     optimizer.zero_grad(set_to_none=True)
     counts_LE = _counts(passed, parallel)
     update_selection_biases(model, counts_LE, model.spec.selection_bias_rate)
@@ -129,6 +124,31 @@ def _sums(passed: list[_Passed]) -> dict[str, Tensor]:
             # The mean over no token is no number.
             sums[name] = torch.where(weights > 0, torch.stack(values).double() * weights, 0.0).sum()
     return sums
+
+
+def _update(model: MoETransformer, optimizer: torch.optim.Optimizer, sums: dict[str, Tensor], plan: Plan, parallel: Parallel) -> tuple[Tensor, Tensor]:
+    """Step by the gradients of all ranks; the labelled tokens and the gradient norm of all of them. ``sums`` become those of all ranks, without the tokens."""
+    if isinstance(optimizer, SplitAdamW) and _norm_can_wait(plan, sums):
+        with scope(Component.GRADIENT_SYNC):
+            sums.update(zip(sums, parallel.summed(torch.stack(list(sums.values()))), strict=True))
+        tokens = sums.pop("tokens")
+        with scope(Component.OPTIMIZER):
+            optimizer.scale_gradients(plan.tokens_per_step / tokens)
+            optimizer.measure_norm()
+            optimizer.step()
+            return tokens, optimizer.measured_norm()
+    norm = _gradient_norm(sums, parallel)
+    tokens = sums.pop("tokens")
+    with scope(Component.GRADIENT_CLIPPING):
+        norm = _scale(model, optimizer, norm, tokens if tokens.is_cuda else round(float(tokens)), plan)
+    with scope(Component.OPTIMIZER):
+        optimizer.step()
+    return tokens, norm
+
+
+def _norm_can_wait(plan: Plan, sums: dict[str, Tensor]) -> bool:
+    """Whether nothing asks for the norm before the update, which then takes it in the same pass: no limit, and every gradient whole on every rank."""
+    return plan.gradient_clipping is None and plan.tp * plan.pp * plan.ep * plan.etp == 1 and not plan.zero_stage and sums["tokens"].is_cuda
 
 
 def _gradient_norm(sums: dict[str, Tensor], parallel: Parallel) -> Tensor:

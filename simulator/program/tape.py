@@ -286,7 +286,7 @@ class Backward(Tape):
             self.drop(gradient)
         elif parameter in self.bucketed:
             with self.within(Component.GRADIENT_SYNC):
-                self.emit("zeros", Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
+                self.emit("copy_", Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
             self.arrivals.append((len(self.operations) - 1, parameter))
             self.drop(gradient)
         elif gradient.storage.role is Role.ACTIVATION:

@@ -137,6 +137,12 @@ class Plan(Spec):
             for field in ("ep", "tp", "pp", "etp", "zero_stage"):
                 if (value := getattr(self, field)) > 1:
                     raise ValueError(f"implementation.compile block takes a block as one graph, which {field} ({value}) cuts (legal: none)")
+        if self.implementation.launch == "graph":
+            if self.implementation.experts == "loop":
+                raise ValueError("implementation.launch graph has no host in a step, which experts loop asks for the rows of each expert (legal: eager)")
+            for field in ("ep", "tp", "pp", "etp", "zero_stage"):
+                if (value := getattr(self, field)) > 1:
+                    raise ValueError(f"implementation.launch graph records a step of whole experts and layers, which {field} ({value}) cuts (legal: eager)")
 
     def _check_pipeline(self) -> None:
         if self.pp > 1 and not self.attention_across_documents:
@@ -217,6 +223,10 @@ class Plan(Spec):
         if "experts" in self.recomputation and not model.expert_counts:
             raise ConfigurationError(f"plan.recomputation: {model.name} has no experts (legal: none, full, attention, feed_forward)")
         self._check_capacity(model)
+        if self.implementation.launch == "graph" and self.precision == "fp32" and model.expert_counts:
+            raise ConfigurationError(
+                "plan.implementation.launch graph: the grouped GEMM in fp32 asks the host for its rows (legal: eager, or precision bf16-mixed)"
+            )
         if self.ep > 1 and not model.expert_counts:
             raise ConfigurationError(f"plan.ep ({self.ep}): {model.name} has no experts to spread (legal: 1)")
         if self.etp > 1 and not model.expert_counts:

@@ -10,7 +10,7 @@ from simulator.specs import ModelSpec, Plan
 from trainer.bench.peers.hugging_face import HuggingFaceModel
 from trainer.bench.peers.plain import PlainModel
 from trainer.measure.subject import build_subject
-from trainer.step import MicroBatch, training_step
+from trainer.step import MicroBatch
 
 LEARNING_RATE = 1e-4
 
@@ -35,7 +35,7 @@ def trainer(name: str, spec: ModelSpec, plan: Plan, device: str) -> Contender:
     subject = build_subject(spec, plan, random_tokens(spec, plan, device), seed=0, device=device)
 
     def step() -> Tensor:
-        return training_step(subject.model, subject.optimizer, subject.micro_batches, plan, subject.parallel).language_model
+        return subject.optimize(subject.micro_batches).language_model
 
     return Contender(name, step)
 

@@ -21,6 +21,7 @@ from simulator.specs import load_model, load_plan
 from trainer.bench.overlap import overlap
 from trainer.measure.subject import Subject, build_subject, random_micro_batches
 from trainer.parallel.world import launched_ranks, leave_world, start_world
+from trainer.replay import release
 
 WARM_UP, TIMED, PROFILED = 4, 9, 2
 
@@ -61,6 +62,7 @@ def _measure() -> None:
     if world.first:
         write_atomically(given.output, json.dumps(found, indent=1) + "\n")
         print(given.output.name, f"{found['step_s'] * 1e3:.1f} ms", {name: value for name, value in found.items() if name.endswith("_a_step_s")}, flush=True)
+    release(subject.optimize)
     leave_world()
 
 

@@ -34,10 +34,14 @@ def training_rows(specs: list[ModelSpec], device: str, repeats: int, *, hugging_
 
 def _contenders(spec: ModelSpec, device: str, hugging_face: bool) -> list[Callable[[], Contender]]:
     uniform = {"routing": "uniform", "gradient_clipping": None}
-    fast, mixed, learned = (load_plan(spec, *plan)[0] for plan in (("fast", uniform), ("mixed-precision", uniform), ("fast", None)))
+    one_by_one = uniform | {"implementation.launch": "eager"}
+    fast, issued, mixed, learned = (
+        load_plan(spec, *plan)[0] for plan in (("fast", uniform), ("fast", one_by_one), ("mixed-precision", uniform), ("fast", None))
+    )
     found: list[Callable[[], Contender]] = [
         lambda: contenders.plain(spec, mixed, device),
         lambda: contenders.trainer("trainer, plan fast", spec, fast, device),
+        lambda: contenders.trainer("trainer, plan fast, kernels issued one by one", spec, issued, device),
         lambda: contenders.trainer("trainer, plan fast, learned routing, clipped", spec, learned, device),
         lambda: contenders.trainer("trainer, plan mixed-precision", spec, mixed, device),
     ]

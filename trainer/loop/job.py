@@ -20,6 +20,7 @@ from trainer.parallel.layout import own_parts
 from trainer.parallel.parallelize import Parallel, parallelize
 from trainer.parallel.together import anywhere, first_rank_decides, first_rank_first
 from trainer.parallel.world import World
+from trainer.replay import Step, build_step
 
 DECIDES_WHAT_IS_LEARNT = ("sequence", "precision", "gradient_clipping", "routing", "auxiliary_loss_scope", "attention_across_documents")
 """Fields of a plan that a resumed run keeps; all others may change."""
@@ -35,6 +36,8 @@ class Job:
     model: MoETransformer
     parallel: Parallel
     optimizer: torch.optim.Optimizer
+    optimize: Step
+    """Takes an optimizer step of the micro-batches it is given."""
     training: Batches
     validation: Batches
     journal: Journal
@@ -102,7 +105,8 @@ def start_job(
     board = Board(file.with_name(FOLDER)) if training.tensorboard and file is not None else None
     journal = Journal(file, log, steps=experiment.steps, tokens_per_step=plan.tokens_per_step, board=board)
     saver = None if run_folder is None else Saver(run_folder, world, keep=training.checkpoints.keep)
-    job = Job(experiment, run_folder, data, model, parallel, optimizer, batches, held_out, journal, saver, step=0)
+    optimize = build_step(model, optimizer, plan, parallel)
+    job = Job(experiment, run_folder, data, model, parallel, optimizer, optimize, batches, held_out, journal, saver, step=0)
     if checkpoint is not None:
         load_training_state(checkpoint, model, optimizer, world)
         job.step = checkpoint.step

@@ -23,9 +23,10 @@ from trainer.loop.memory import RunMemory, peak_bytes, run_memory
 from trainer.loop.run_folder import RESULT_FILE
 from trainer.loop.schedule import learning_rate
 from trainer.model import MoETransformer
+from trainer.optimizer import set_learning_rate
 from trainer.parallel.together import anywhere, loss_of_a_rank_told
 from trainer.parallel.world import World
-from trainer.step import training_step
+from trainer.replay import release
 
 
 class NotFiniteError(CheckMissedError):
@@ -117,16 +118,16 @@ def train(
         finally:
             job.saved()
             job.journal.close()
+            release(job.optimize)
 
 
 def take_step(job: Job) -> None:
     """One optimizer step, logged. Raises NotFiniteError."""
     training = job.experiment.training
     rate = learning_rate(job.step, job.experiment.steps, training)
-    for group in job.optimizer.param_groups:
-        group["lr"] = rate
+    set_learning_rate(job.optimizer, rate)
     started_s = time.perf_counter()
-    losses = training_step(job.model, job.optimizer, job.next_micro_batches(), job.experiment.plan, job.parallel)
+    losses = job.optimize(job.next_micro_batches())
     # One transfer, which waits for the device.
     present = {name: value for name, value in losses._asdict().items() if isinstance(value, torch.Tensor)}
     counts = [each.double().flatten() for each in (*losses.counts_LE, *losses.dropped_L)]

@@ -88,6 +88,8 @@ def _resolved(request: Request, log: Callable[[str], None]) -> _Resolved:
         precision="bf16-mixed" if device == "cuda" else "fp32",
     )
     check_launch(plan)
+    if plan.implementation.launch == "graph":
+        raise ConfigurationError("plan.implementation.launch graph: a replayed step cannot be told apart by component (legal: eager)")
     if "data" in overrides and request.data is None:
         raise ConfigurationError("--set data: no --data was given whose field could be set")
     data = None if request.data is None else DATA.load(request.data, overrides.get("data"))

@@ -13,8 +13,9 @@ from trainer.model import MoETransformer, build_model
 from trainer.optimizer import build_optimizer
 from trainer.parallel.parallelize import Parallel, parallelize
 from trainer.parallel.world import World
+from trainer.replay import Step, build_step
 from trainer.specs import DataSpec
-from trainer.step import MicroBatch, StepLosses, training_step
+from trainer.step import MicroBatch, StepLosses
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.1
@@ -28,6 +29,8 @@ class Subject:
     model: MoETransformer
     parallel: Parallel
     optimizer: torch.optim.Optimizer
+    optimize: Step
+    """Takes an optimizer step of the micro-batches it is given, without waiting for the device."""
     micro_batches: Iterator[MicroBatch]
     spec: ModelSpec
     plan: Plan
@@ -35,7 +38,7 @@ class Subject:
 
     def step(self, micro_batches: Iterator[MicroBatch] | None = None) -> StepLosses:
         """Take one optimizer step, of ``micro_batches`` if they are given, and wait for the device."""
-        losses = training_step(self.model, self.optimizer, micro_batches or self.micro_batches, self.plan, self.parallel)
+        losses = self.optimize(micro_batches or self.micro_batches)
         self.wait()
         return losses
 
@@ -61,7 +64,7 @@ def build_subject(
     model = build_model(spec, plan, seed=seed, device=device)
     parallel = parallelize(model, world or World(plan))
     optimizer = build_optimizer(model, plan, learning_rate=learning_rate, weight_decay=WEIGHT_DECAY)
-    return Subject(model, parallel, optimizer, micro_batches, spec, plan, device)
+    return Subject(model, parallel, optimizer, build_step(model, optimizer, plan, parallel), micro_batches, spec, plan, device)
 
 
 def random_micro_batches(spec: ModelSpec, plan: Plan, *, seed: int, device: str = "cpu", part: int = 0) -> Iterator[MicroBatch]:

@@ -55,6 +55,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 def _check_kernels_run_on(device: str, plan: Plan) -> None:
     if plan.implementation.swiglu == "triton" and not device.startswith("cuda"):
         raise ConfigurationError(f"plan.implementation.swiglu triton needs a CUDA device (legal on {device}: eager, recompute)")
+    if plan.implementation.launch == "graph" and not device.startswith("cuda"):
+        raise ConfigurationError(f"plan.implementation.launch graph needs a CUDA device (legal on {device}: eager)")
 
 
 def _check_alignment(spec: ModelSpec, plan: Plan) -> None:

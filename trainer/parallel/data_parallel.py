@@ -39,16 +39,15 @@ class Bucket:
         return sum(parameter.numel() for parameter in self.parameters)
 
     def take(self, parameter: nn.Parameter) -> None:
-        """Move a gradient in; from then on it accumulates there."""
+        """Move a gradient in, zeros where there is none; from then on it accumulates there."""
         if self.flat is None:
-            self.flat = torch.zeros(self.elements, dtype=parameter.dtype, device=parameter.device)
-            offset = 0
-            self.views = {}
-            for member in self.parameters:
-                self.views[member] = self.flat[offset : offset + member.numel()].view_as(member)
-                offset += member.numel()
+            self.flat = torch.empty(self.elements, dtype=parameter.dtype, device=parameter.device)
+            parts = torch.split(self.flat, [member.numel() for member in self.parameters])
+            self.views = {member: part.view_as(member) for member, part in zip(self.parameters, parts, strict=True)}
         view = self.views[parameter]
-        if parameter.grad is not None and parameter.grad.data_ptr() != view.data_ptr():
+        if parameter.grad is None:
+            view.zero_()
+        elif parameter.grad.data_ptr() != view.data_ptr():
             view.copy_(parameter.grad)
         parameter.grad = view
 

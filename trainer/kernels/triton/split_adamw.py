@@ -10,13 +10,15 @@ from torch import Tensor
 
 @triton.jit
 def _update(  # type: ignore[no-untyped-def]
-    parameter_ptr, remainder_ptr, gradient_ptr, first_ptr, second_ptr, step_ptr, scale_ptr, count,
-    rate, decay, log_beta1, log_beta2, beta1, beta2, epsilon, BLOCK: tl.constexpr,
+    parameter_ptr, remainder_ptr, gradient_ptr, first_ptr, second_ptr, step_ptr, scale_ptr, rate_ptr, square_ptr, count,
+    decay, log_beta1, log_beta2, beta1, beta2, epsilon, WITH_SQUARES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
-    step = tl.load(step_ptr)
-    gradient = tl.load(gradient_ptr + place, mask=inside).to(tl.float32) * tl.load(scale_ptr)
+    step, rate = tl.load(step_ptr), tl.load(rate_ptr)
+    gradient = tl.load(gradient_ptr + place, mask=inside, other=0.0).to(tl.float32) * tl.load(scale_ptr)
+    if WITH_SQUARES:
+        tl.store(square_ptr + tl.program_id(0), tl.sum(gradient * gradient, axis=0))
     high = tl.load(parameter_ptr + place, mask=inside).to(tl.int16, bitcast=True).to(tl.int32)
     low = tl.load(remainder_ptr + place, mask=inside).to(tl.int32)
     weight = ((high << 16) + low).to(tl.float32, bitcast=True)
@@ -35,15 +37,23 @@ def _update(  # type: ignore[no-untyped-def]
 
 
 BLOCK = 2048
+"""Weights of one program."""
+
+
+def parts(parameter: Tensor) -> int:
+    """Programs that update ``parameter``: numbers that ``squares`` takes."""
+    return int(triton.cdiv(parameter.numel(), BLOCK))
 
 
 def update(
-    parameter: Tensor, remainder: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, scale: Tensor,
-    *, rate: float, decay: float, log_betas: tuple[float, float], betas: tuple[float, float], epsilon: float,
+    parameter: Tensor, remainder: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, scale: Tensor, rate: Tensor, squares: Tensor | None,
+    *, decay: float, log_betas: tuple[float, float], betas: tuple[float, float], epsilon: float,
 ) -> None:  # fmt: skip
-    """One step of one parameter, in place. ``step`` is the number of this step, ``scale`` multiplies the gradient; both are scalars on the device."""
-    count = parameter.numel()
-    _update[(triton.cdiv(count, BLOCK),)](
-        parameter, remainder, gradient, first, second, step, scale, count,
-        rate, decay, *log_betas, *betas, epsilon, BLOCK=BLOCK, num_warps=8,
+    """One step of one parameter, in place. On the device, scalars: ``step``, the number of this step; ``scale``, which multiplies the gradient; ``rate``.
+
+    ``squares``: gets the sum of squares of the scaled gradient over every ``BLOCK`` elements.
+    """
+    _update[(parts(parameter),)](
+        parameter, remainder, gradient, first, second, step, scale, rate, squares, parameter.numel(),
+        decay, *log_betas, *betas, epsilon, WITH_SQUARES=squares is not None, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
