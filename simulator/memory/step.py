@@ -102,10 +102,9 @@ class _Walk:
             if not row.any():
                 self.go(piece, 1)
                 continue
-            added = np.zeros_like(piece.live)
-            added[arrivals] = row
-            held = np.cumsum(added)
-            live = piece.live + held
+            # One more: a bucket may begin after the last operation.
+            held = np.cumsum(np.bincount(arrivals, row, minlength=len(piece.live) + 1))
+            live = piece.live + held[:-1]
             at = int(live.argmax())
             roles = piece.roles(at)
             roles[gradient] += held[at]

@@ -35,6 +35,7 @@ from simulator.program.optimizer import (
 )
 from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch, Wire
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
+from simulator.program.rewrites.data_parallel import without_copies_of_large
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
@@ -95,7 +96,10 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
     rows = chunk_rows(plan.own_tokens, model.width, model.vocabulary)
     common |= {"R": rows, "X": ceil(plan.own_tokens / rows)}
     numbers = [common | _numbers(group, plan, load or ExpertLoad()) for group in model.blocks]
-    pieces = [_piece(model, structure, common, numbers, number, plan) for number in range(stage, plan.pp * plan.virtual_stages, plan.pp)]
+    pieces = [
+        [without_copies_of_large(stretch, plan) for stretch in _piece(model, structure, common, numbers, number, plan)]
+        for number in range(stage, plan.pp * plan.virtual_stages, plan.pp)
+    ]
     stretches = _neighbouring(tuple(stretch for piece in pieces for stretch in piece), plan)
     widths = {group.mixer.head_width for group in model.blocks}
     biases = sum(stretch.count * value.elements.at(stretch.bindings) for stretch in stretches for value in stretch.segment.biases)

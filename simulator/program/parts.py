@@ -34,7 +34,7 @@ class Segment:
     early_gradients: tuple[Value, ...]
     """Gradients of parameters that the forward pass made: activations until the first micro-batch is done."""
     arrivals: tuple[tuple[int, Value], ...]
-    """Operations of the first backward pass that put the gradient of a parameter into a bucket."""
+    """Operations of the first backward pass with which the gradient of a parameter lies in a bucket."""
     units: tuple[Unit, ...] = ()
     """Units of sharded parameters in the order in which they are gathered."""
 

@@ -96,5 +96,5 @@ def test_what_a_graph_cannot_hold_is_refused(settings: dict, told: str) -> None:
 
 
 def test_a_graph_of_grouped_products_is_of_16_bits() -> None:
-    with pytest.raises(ConfigurationError, match="grouped GEMMs in fp32 ask the host"):
+    with pytest.raises(ConfigurationError, match="the grouped GEMM in fp32 asks the host"):
         load_plan(load_model("tiny-moe", {}), None, {"precision": "fp32", "implementation": {"launch": "graph"}})

@@ -1,7 +1,8 @@
 """Data parallelism: gradients are summed over the ranks that hold the same parameters, in buckets, beside the backward pass.
 
 As PyTorch's DistributedDataParallel does (Li et al. 2020, arXiv 2006.15704, section 3.2), for several groups at once: a bucket is made when its
-first gradient comes, gradients become views of it (no bytes of their own), and it leaves when the last micro-batch has filled it.
+first gradient comes, gradients become views of it (no bytes of their own), and it leaves when the last micro-batch has filled it. A gradient as
+large as a bucket is one itself, where it lies.
 Losses are divided by the tokens of all ranks, so that sums are right for every group, the experts' too.
 """
 
@@ -27,6 +28,8 @@ class Bucket:
     """Gradients that are summed together."""
 
     group: dist.ProcessGroup
+    alone: bool = False
+    """Whether its one gradient is the bucket itself."""
     parameters: list[nn.Parameter] = field(default_factory=list)
     flat: Tensor | None = None
     passes: int = 0
@@ -40,6 +43,11 @@ class Bucket:
 
     def take(self, parameter: nn.Parameter) -> None:
         """Move a gradient in, zeros where there is none; from then on it accumulates there."""
+        if self.alone:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self.flat = parameter.grad.view(-1)
+            return
         if self.flat is None:
             self.flat = torch.empty(self.elements, dtype=parameter.dtype, device=parameter.device)
             parts = torch.split(self.flat, [member.numel() for member in self.parameters])
@@ -81,7 +89,7 @@ class GradientBuckets:
             bucket = filling.get(group)
             full = bucket is not None and (bucket.elements + parameter.numel()) * parameter.element_size() > self.plan.gradient_bucket_bytes
             if bucket is None or full:
-                bucket = filling[group] = Bucket(group)
+                bucket = filling[group] = Bucket(group, alone=parameter.nbytes >= self.plan.gradient_bucket_bytes)
                 self.buckets.append(bucket)
             bucket.parameters.append(parameter)
             parameter.register_post_accumulate_grad_hook(self._taker(bucket))  # type: ignore[no-untyped-call]

@@ -1,17 +1,20 @@
 """Data parallelism: gradients are summed over the ranks that hold the same parameters, in buckets, beside the backward pass.
 
 As in PyTorch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704, section 3.2), for several groups at once: a bucket begins with its first
-gradient, gradients are views of it (no bytes of their own), and it leaves when the last micro-batch has filled it. Twin: ``trainer/parallel/data_parallel.py``.
+gradient, gradients are views of it (no bytes of their own), and it leaves when the last micro-batch has filled it. A gradient as large as a bucket is one
+itself, where it lies. Twin: ``trainer/parallel/data_parallel.py``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.program.graph import Value
-from simulator.program.parts import Program, Stretch
+from simulator.program.parts import Pass, Program, Segment, Stretch
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
+from simulator.program.sizes import ZERO
 from simulator.specs import Plan
 
 
@@ -29,7 +32,7 @@ class Bucket:
 class Filling:
     """What the runs of one stretch do to the buckets, the first to run backward first.
 
-    ``begun``: (run, arrival) bytes of the bucket that begins with this gradient. ``full``: buckets that have all their gradients after this run.
+    ``begun``: (run, arrival) bytes of the bucket that begins with this gradient, or is it. ``full``: buckets that have all their gradients after this run.
     """
 
     begun: NDArray[np.float64]
@@ -60,6 +63,24 @@ def fillings(program: Program, plan: Plan) -> list[Filling] | None:
             full.append(done)
         filled.append(Filling(begun, full))
     return filled[::-1]
+
+
+def without_copies_of_large(stretch: Stretch, plan: Plan) -> Stretch:
+    """``stretch``, of which gradients as large as a bucket stay where they are: their arrival costs nothing, and the bucket begins where they end."""
+    large = frozenset(parameter for _, parameter in stretch.segment.arrivals if _bytes(parameter, stretch) >= plan.gradient_bucket_bytes)
+    return replace(stretch, segment=_without_copies(stretch.segment, large)) if large else stretch
+
+
+@lru_cache(maxsize=256)
+def _without_copies(segment: Segment, large: frozenset[Value]) -> Segment:
+    places = {place for place, parameter in segment.arrivals if parameter in large}
+
+    def spared(run: Pass) -> Pass:
+        free = (replace(operation, launches=ZERO, traffic=()) if place in places else operation for place, operation in enumerate(run.backward))
+        return run._replace(backward=tuple(free))
+
+    passes = {turn: spared(run) if turn.first else run for turn, run in segment.passes.items()}
+    return replace(segment, passes=passes, arrivals=tuple((place + (parameter in large), parameter) for place, parameter in segment.arrivals))
 
 
 def _assigned(program: Program, plan: Plan, groups: dict[Share, str | None]) -> dict[tuple[int, int, Value], Bucket]:
