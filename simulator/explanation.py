@@ -15,8 +15,9 @@ from simulator.program.parts import Program, Stretch
 from simulator.program.sizes import SYMBOLS
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
-from simulator.specs.device import Constant
+from simulator.specs.device import Constant, DeviceSpec
 from simulator.time.kernels import cost
+from simulator.time.launch import launched
 
 MEMORY = ("parameters", "gradients", "optimizer", "activations", "peak")
 TIME = tuple(phase.value for phase in Phase)
@@ -139,8 +140,9 @@ def _runs(program: Program, phase: Phase) -> Iterator[tuple[tuple[Operation, ...
 def _time(program: Program, question: Question, line: str, phase: Phase, component: Component | None) -> Explanation:
     terms: list[Term] = []
     kinds: set[Kind] = set()
+    device = launched(question.device, question.plan.implementation)
     for operations, count, bindings in _runs(program, phase):
-        costs = cost(operations, bindings, question.device)
+        costs = cost(operations, bindings, device)
         for position, operation in enumerate(operations):
             if (component is not None and operation.component is not component) or not costs.seconds[position]:
                 continue
@@ -156,12 +158,11 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
                     source=operation.kind,
                 )
             )
-    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(question, kinds)]
+    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(device, kinds)]
     return Explanation(line=line, unit="s", total=sum(term.value for term in terms), terms=terms, symbols=_symbols(program, terms), remarks=remarks)
 
 
-def _constants(question: Question, kinds: Iterable[Kind]) -> Iterator[str]:
-    device = question.device
+def _constants(device: DeviceSpec, kinds: Iterable[Kind]) -> Iterator[str]:
     yield _sourced("s a launch", device.launch_overhead_s)
     if device.listed_launch_overhead_s is not None:
         yield _sourced("s a launch of calls over all parameters", device.listed_launch_overhead_s)

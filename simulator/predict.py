@@ -81,6 +81,8 @@ def _notes(model: ModelSpec, device: DeviceSpec, plan: Plan) -> list[str]:
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
     if plan.implementation.cross_entropy == "in-place" and item == "bf16" and device.host_and_device_are_one:
         notes.append("implementation.cross_entropy in-place in 16 bits is predicted as on CUDA: on CPU the logits have an fp32 copy for a while")
+    if plan.implementation.launch == "graph" and device.graph_launch_overhead_s is None:
+        notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")

@@ -64,6 +64,8 @@ class DeviceSpec(Spec):
     host_overhead_s: Overhead
     listed_launch_overhead_s: Overhead | None = None
     """Of each launch of a call over all parameters at once, where it is less than others': no Python lies between them."""
+    graph_launch_overhead_s: Overhead | None = None
+    """Of a kernel in a CUDA graph that the host launches as a whole; None: it is taken to be ``launch_overhead_s``."""
     exponentials_per_s: Constant | None = None
     """Elements that kernels raise e to (softmax, SiLU) take this time beside that of their traffic; None: they take no more."""
     kernels: dict[Kind, KernelRate]

@@ -22,6 +22,7 @@ class Implementation(Spec):
     ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient, ``chunked``
     holds the logits of some tokens at a time.
     ``compile``: each decoder block and the final norm through torch.compile, which fuses what is written in plain operations.
+    ``launch``: kernels are issued one by one (``eager``), or recorded once and replayed, the whole step, as one CUDA ``graph``.
     """
 
     attention: Literal["sdpa"] = "sdpa"
@@ -33,6 +34,7 @@ class Implementation(Spec):
     cross_entropy: Literal["eager", "in-place", "chunked"] = "eager"
     optimizer: Literal["fused", "for-loop"] = "fused"
     compile: Literal["none", "block"] = "none"
+    launch: Literal["eager", "graph"] = "eager"
 
 
 class Plan(Spec):

@@ -13,6 +13,7 @@ from simulator.program.graph import ItemKind
 from simulator.program.operations import Operation
 from simulator.program.sizes import ZERO, Bindings
 from simulator.specs.device import PRICED_KINDS, DeviceSpec
+from simulator.time.launch import ById
 
 Floats = NDArray[np.float64]
 _KINDS = tuple(Kind)
@@ -80,7 +81,7 @@ def work(operations: tuple[Operation, ...]) -> Work:
 
 
 @lru_cache(maxsize=64)
-def _rates(device: "_ById") -> tuple[Floats, Floats, Floats, Floats]:
+def _rates(device: ById) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds per FLOP (kind, narrow, backward), byte (kind), launch (kind, listed) and further product (kind); collectives and host reads have none."""
     spec = device.spec
     per_flop, per_byte, per_launch, per_product = (np.zeros((len(_KINDS), *shape)) for shape in ((2, 2), (), (2,), ()))
@@ -98,23 +99,10 @@ def _rates(device: "_ById") -> tuple[Floats, Floats, Floats, Floats]:
     return per_flop, per_byte, per_launch, per_product
 
 
-@dataclass(frozen=True)
-class _ById:
-    """A device as a key: specifications hold dictionaries and cannot be hashed themselves."""
-
-    spec: DeviceSpec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.spec is self.spec
-
-
 def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSpec) -> Cost:
     """Price ``operations`` for given numbers on ``device``."""
     compiled = work(operations)
-    per_flop, per_byte, per_launch, per_product = _rates(_ById(device))
+    per_flop, per_byte, per_launch, per_product = _rates(ById(device))
     flops = compiled.flops.at(bindings)
     traffic: Floats = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))

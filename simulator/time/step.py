@@ -18,6 +18,7 @@ from simulator.specs.device import DeviceSpec
 from simulator.time.clocks import Clocks, Item, Join, PieceBuilder, Send
 from simulator.time.communication import Call, Network
 from simulator.time.kernels import Cost, cost
+from simulator.time.launch import first_issue_s, launched
 
 BESIDE = (Component.GRADIENT_SYNC, Component.PARAMETER_GATHER)
 """What communicates beside the computation."""
@@ -93,14 +94,15 @@ def step_time(programs: Sequence[Program], plan: Plan, device: DeviceSpec, netwo
     ``programs``: of each stage; without a pipeline one.
     """
     prices: dict[tuple[int, int], Priced] = {}
+    kernels_on, issued_s = launched(device, plan.implementation), first_issue_s(device, plan.implementation)
 
     def priced(operations: tuple[Operation, ...], bindings: Bindings) -> Priced:
         key = id(operations), id(bindings)
         if key not in prices:
-            prices[key] = _price(operations, bindings, device, network)
+            prices[key] = _price(operations, bindings, kernels_on, network)
         return prices[key]
 
-    stages = [_Stage(program, plan, network, priced) for program in programs]
+    stages = [_Stage(program, plan, network, priced, issued_s) for program in programs]
     ends: dict[tuple[str, int, int], tuple[float, float]] = {}
     for number, action in in_order(plan):
         stage, waits_for = stages[number], needed(plan, number, action)
@@ -120,10 +122,11 @@ def step_time(programs: Sequence[Program], plan: Plan, device: DeviceSpec, netwo
 class _Stage:
     """One stage as it goes through the step: its clocks, on the network and on one that costs nothing."""
 
-    def __init__(self, program: Program, plan: Plan, network: Network, priced: Callable[[tuple[Operation, ...], Bindings], Priced]) -> None:
+    def __init__(self, program: Program, plan: Plan, network: Network, priced: Callable[[tuple[Operation, ...], Bindings], Priced], issued_s: float) -> None:
+        """``issued_s``: when the host begins to issue kernels."""
         self.program, self.plan, self.network, self.priced = program, plan, network, priced
         self.tally = _Tally(network)
-        self.clocks, self.alone = Clocks(), Clocks()
+        self.clocks, self.alone = Clocks(host_s=issued_s), Clocks(host_s=issued_s)
         self.filling = fillings(program, plan)
         self.waiting: list[Bucket] = []
         self.bubble_s = self.bubble_alone_s = 0.0
