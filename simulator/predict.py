@@ -20,8 +20,8 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
-    gloo = device.host_and_device_are_one
-    programs = [build_program(model, plan, network.load, gloo=gloo, stage=stage) for stage in range(plan.pp)]
+    on_cpu = device.host_and_device_are_one
+    programs = [build_program(model, plan, network.load, on_cpu=on_cpu, stage=stage) for stage in range(plan.pp)]
     memories = [step_memory(program, plan) for program in programs]
     memory = max(memories, key=lambda stage: stage.peak_allocated_bytes)
     times = step_time(programs, plan, device, network)

@@ -39,7 +39,9 @@ from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
+from simulator.program.rewrites.gathering import gather_both_ways
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
+from simulator.program.rewrites.packed import pack_experts
 from simulator.program.rewrites.pipeline import actions, layers_of
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
@@ -68,25 +70,25 @@ class _Structure:
     counting_group: str | None
     """Ranks over whose tokens the balancing loss counts the experts' shares, where they are several."""
     pipelined: bool
-    gloo: bool
+    on_cpu: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
     recomputation: str | tuple[str, ...]
 
 
-def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False, stage: int = 0) -> Program:
+def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, on_cpu: bool = False, stage: int = 0) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
 
-    ``gloo``: ranks are processes on CPUs; ``stage``: of a pipeline. Raises ConfigurationError for what is not predicted.
+    ``on_cpu``: ranks are processes on CPUs, whose kernels and collectives differ from those on accelerators; ``stage``: of a pipeline. Raises ConfigurationError for what is not predicted.
     """
     if not plan.attention_across_documents:
         raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), plan.tp > 1,
-        _counting_group(plan), plan.pp > 1, gloo, names, model.tied_embeddings and plan.pp == 1, plan.routing == "uniform", plan.recomputation,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, on_cpu=on_cpu), plan.tp > 1,
+        _counting_group(plan), plan.pp > 1, on_cpu, names, model.tied_embeddings and plan.pp == 1, plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.own_tokens, "D": model.width,
@@ -200,6 +202,10 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
             load_balancing="load_balancing" in structure.auxiliary_losses, router_z="router_z" in structure.auxiliary_losses,
             uniform=structure.uniform_routing,
         )  # fmt: skip
+        if structure.implementation.permutation == "gather":
+            gather_both_ways(graph)
+        if structure.implementation.experts == "packed":
+            pack_experts(graph)
         if structure.expert_parallel:
             expert_parallel(graph, sliced=structure.expert_slices)
     else:
@@ -280,11 +286,11 @@ class _Passes(NamedTuple):
 
 
 def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn, *, sent: bool) -> _Passes:
-    table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
+    table = lowerings(structure.implementation, on_cpu=structure.on_cpu) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
     if structure.counting_group:
         table |= counting_lowerings(structure.counting_group)
     if structure.sliced:
-        table |= tensor_lowerings(gloo=structure.gloo)
+        table |= tensor_lowerings(on_cpu=structure.on_cpu)
     if structure.sharding is not None:
         table |= sharding_lowerings(structure.sharding)
     forward = Forward(turn)
@@ -384,6 +390,6 @@ def _fused_launches() -> tuple[Operation, ...]:
 
 def _in_module_order(parameters: list[Value]) -> list[Value]:
     """The trainer's order within a block: attention, then feed-forward; each as its module lists them."""
-    order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "down"]
+    order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "gate_up", "down"]
     order += ["shared_gate", "shared_up", "shared_down"]
     return sorted(parameters, key=lambda parameter: order.index(parameter.name))

@@ -231,7 +231,7 @@ class Backward(Tape):
                 for value, copy in recomputation.copies.items():
                     if value in self.gradients:
                         self.gradients[copy] = self.gradients.pop(value)
-            incoming = [self.gradients.pop(value.storage, None) for value in node.outputs]
+            incoming = [self.gradients.pop(value.differentiated, None) for value in node.outputs]
             present = [gradient for gradient in incoming if gradient is not None]
             if node.outputs and not present:
                 for value in node.saves:
@@ -258,7 +258,7 @@ class Backward(Tape):
                 self.drop(value)
             for value, gradient in zip(node.inputs, outgoing, strict=True):
                 if gradient is not None:
-                    self._accumulate(value.storage, gradient, waiting)
+                    self._accumulate(value.differentiated, gradient, waiting)
 
     def _accumulate(self, target: Value, gradient: Value, waiting: dict[Value, int]) -> None:
         earlier = self.gradients.get(target)
