@@ -19,7 +19,6 @@ from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
 from simulator.program.lowerings.fsdp import sharding_lowerings
-from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
 from simulator.program.optimizer import (
@@ -31,6 +30,8 @@ from simulator.program.optimizer import (
     gradient_scaling,
     gradients_let_go,
     loop_adamw,
+    split_adamw,
+    split_counters,
     total_norm,
 )
 from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch, Wire
@@ -106,7 +107,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
         stretches,
         tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)),
         tuple(actions(plan, stage)),
-        _optimizer(stretches, plan),
+        _optimizer(stretches, plan, on_cpu=on_cpu),
         tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
         _wire(model, plan, stage) if plan.pp > 1 else None,
         model.maximum_positions * sum(widths) + int(biases),
@@ -229,7 +230,7 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
     incoming = last.input("x", (T, D), ItemKind.COMPUTE)
     total = head(last, incoming, table if structure.tied else None, structure.auxiliary_losses)
     last.outputs = [total]
-    if structure.implementation.cross_entropy in LINEAR_CROSS_ENTROPIES:
+    if structure.implementation.cross_entropy != "eager":
         fuse_cross_entropy(last)
     units = shard_ends(first, last, structure.sharding) if structure.sharding else ()
     for graph in (first, last):
@@ -331,10 +332,10 @@ def _backward(
     return back
 
 
-def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
+def _optimizer(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
     biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
     freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
-    return (*_parameter_updates(stretches, plan), *freed, *biased)
+    return (*_parameter_updates(stretches, plan, on_cpu=on_cpu), *freed, *biased)
 
 
 @lru_cache(maxsize=256)
@@ -347,10 +348,14 @@ def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
     return tuple(operation for bias in segment.biases for operation in bias_update(bias))
 
 
-def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
+def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
     common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
     made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
     made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
+    if plan.precision == "bf16-split":
+        made.append(OptimizerStretch(_split_counters(), 1, common))
+        scaled = plan.gradient_clipping is not None or not on_cpu
+        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu, scaled), stretch.count, stretch.bindings) for stretch in stretches))
     if plan.gradient_clipping is not None:
         made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
     if plan.implementation.optimizer == "fused":
@@ -376,6 +381,16 @@ def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[Opti
 def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, ...], tuple[Operation, ...]]:
     """Norms of the gradients, their scaling, and fused AdamW, over the parameters of a segment."""
     return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
+
+
+@lru_cache(maxsize=256)
+def _split_updates(segment: Segment, on_cpu: bool, scaled: bool) -> tuple[Operation, ...]:
+    return tuple(split_adamw(segment.parameters, on_cpu=on_cpu, scaled=scaled))
+
+
+@lru_cache(maxsize=1)
+def _split_counters() -> tuple[Operation, ...]:
+    return tuple(split_counters())
 
 
 @lru_cache(maxsize=2)

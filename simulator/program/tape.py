@@ -142,8 +142,8 @@ class Forward(Tape):
     def finish(self, graph: Graph, saved: frozenset[Value]) -> None:
         """Give every storage its beginning and its end; ``saved``: what backward keeps."""
         staying = saved | {value.storage for value in (*graph.outputs, *graph.kept)}
-        # The caller holds what it passed until the stretch returns; the last operation of the head is the step's, after that.
-        returned = len(self.operations) - (2 if graph.name == "head" else 1)
+        # The caller holds what it passed until the stretch returns: to a block, or to the norm that the head begins with.
+        returned = max(index for index, step in enumerate(self.operations) if graph.name != "head" or step.component is Component.FINAL_NORM)
         last: dict[Value, int] = {value.storage: returned for value in graph.inputs if value.storage.role is Role.ACTIVATION}
         external = set(last)
         begun: set[Value] = set(external)

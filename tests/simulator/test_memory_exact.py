@@ -204,7 +204,7 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
     "name",
     [
         "top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied", "all of each block recomputed", "eager norm",
-        "dense blocks, eager norm, then experts",
+        "dense blocks, eager norm, then experts", "in-place cross-entropy, untied, two micro-batches", "packed experts, gathered and recomputed",
     ],
 )  # fmt: skip
 def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
@@ -256,6 +256,24 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
         },
     }
     return resolved(model, plan)
+
+
+FAST: dict[str, object] = {
+    "precision": "bf16-split",
+    "implementation": {"norm": "eager", "swiglu": "recompute", "router": "narrow", "permutation": "gather", "experts": "packed", "cross_entropy": "in-place"},
+}
+"""The plan ``fast`` without what a CPU cannot run: compiled blocks and Triton."""
+
+
+@pytest.mark.parametrize(
+    "model", [{}, {"vocabulary": 4096, "tied_embeddings": False}, {"blocks": [blocks(moe(experts=64, top_k=8, expert_width=16), count=3)]}]
+)
+@pytest.mark.parametrize("plan", [{}, {"gradient_clipping": None, "global_batch": 4}, {"routing": "uniform", "micro_batch": 8}])
+def test_ledgers_of_the_fast_plan_are_equal_and_its_peak_within_32_bytes(model: dict[str, object], plan: dict[str, object]) -> None:
+    spec, resolved_plan = resolved(model, FAST | plan)
+    assert_equal_ledgers(spec, resolved_plan)
+    predicted, real = assert_equal_categories(spec, resolved_plan)
+    assert abs(predicted.peak_allocated_bytes - real.peak_allocated_bytes) <= 32
 
 
 def test_the_peak_of_gathered_and_packed_experts_is_equal_within_32_bytes() -> None:

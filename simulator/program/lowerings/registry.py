@@ -4,7 +4,7 @@ from simulator.program.lowerings.attention import lower_attention, lower_rope
 from simulator.program.lowerings.basic import lower_add, lower_linear
 from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_mask, lower_order, lower_order_with_capacity, lower_permute
 from simulator.program.lowerings.gathering import gather_lowerings
-from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
+from simulator.program.lowerings.linear_cross_entropy import linear_cross_entropies
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.router import (
@@ -29,7 +29,7 @@ from simulator.specs import Implementation
 
 def lowerings(implementation: Implementation, *, on_cpu: bool = False) -> dict[str, Lowering]:
     """Lowering of every step of a layer under ``implementation``, on a CPU or on an accelerator."""
-    fused = LINEAR_CROSS_ENTROPIES.get(implementation.cross_entropy)
+    fused = linear_cross_entropies(on_cpu=on_cpu).get(implementation.cross_entropy)
     return {
         **({} if fused is None else {"linear_cross_entropy": fused}),
         "embedding": lower_embedding,

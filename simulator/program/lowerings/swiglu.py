@@ -33,7 +33,13 @@ def lower_recompute(tape: Forward, node: Node) -> None:
             back.drop(product)
             grad_weights.append(grad_weight)
             weighted = back.new("weighted", gate.shape, gate.item)
-            back.emit("mul", POINTWISE, (grad, weight), (weighted,))
+            if weight.item == gate.item:
+                back.emit("mul", POINTWISE, (grad, weight), (weighted,))
+            else:
+                narrow = back.new("weight.cast", weight.shape, gate.item)
+                back.emit("_to_copy", POINTWISE, (weight,), (narrow,))
+                back.emit("mul", POINTWISE, (grad, narrow), (weighted,))
+                back.drop(narrow)
             grad = weighted
         back.emit("mul_", POINTWISE, (silu, grad), (silu,))
         product = back.new("product", gate.shape, gate.item)

@@ -25,6 +25,20 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "dense with norms of queries and keys": ({"blocks": [DENSE]}, {}),
     "packed experts": ({}, {"implementation": {"experts": "packed"}}),
     "packed experts, gathered": ({}, {"implementation": {"experts": "packed", "permutation": "gather"}}),
+    "fast on a CPU": (
+        {},
+        {
+            "precision": "bf16-split",
+            "implementation": {
+                "norm": "eager",
+                "swiglu": "recompute",
+                "router": "narrow",
+                "permutation": "gather",
+                "experts": "packed",
+                "cross_entropy": "in-place",
+            },
+        },
+    ),
     "all eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager"}}),
 }
 
@@ -64,7 +78,7 @@ def launches(program: Program) -> Counter[tuple[Phase, Component]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["experts", "packed experts, gathered", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"]
+    "name", ["experts", "packed experts, gathered", "fast on a CPU", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"]
 )
 def test_as_many_operations_run_as_the_program_launches(name: str) -> None:
     rows = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report.time.rows

@@ -151,7 +151,7 @@ def declared_bytes(kernel: Kernel, precision: str) -> tuple[list[int], list[Valu
     graph.add(kernel.operation, Component.HEAD, inputs, *((f"output {index}", *output) for index, output in enumerate(kernel.outputs)))
     graph.resolve(precision)
     tape = Forward()
-    lowerings(kernel.implementation)[kernel.operation](tape, graph.nodes[0])
+    lowerings(kernel.implementation, on_cpu=True)[kernel.operation](tape, graph.nodes[0])
     saved = {value.storage for node in tape.autograd for value in node.saves}
     return sorted(round(value.bytes.at(NUMBERS)) for value in saved), list(inputs)
 
