@@ -21,20 +21,8 @@ from simulator.program.layers.moe import moe
 from simulator.program.lowerings.fsdp import sharding_lowerings
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
-from simulator.program.optimizer import (
-    bias_update,
-    end_of_loop,
-    fused_adamw,
-    fused_launches,
-    gradient_norms,
-    gradient_scaling,
-    gradients_let_go,
-    loop_adamw,
-    split_adamw,
-    split_counters,
-    total_norm,
-)
-from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch, Wire
+from simulator.program.optimizer_phase import optimizer_phase
+from simulator.program.parts import Pass, Program, Segment, Stretch, Wire
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
@@ -46,7 +34,7 @@ from simulator.program.rewrites.packed import pack_experts
 from simulator.program.rewrites.pipeline import actions, layers_of
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
-from simulator.program.sizes import ONE, SYMBOLS, B, D, N, S, Size, T
+from simulator.program.sizes import ONE, B, D, N, S, T
 from simulator.program.tape import ONLY, Backward, Forward, Turn
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.chunks import chunk_rows
@@ -81,7 +69,8 @@ class _Structure:
 def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, on_cpu: bool = False, stage: int = 0) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
 
-    ``on_cpu``: ranks are processes on CPUs, whose kernels and collectives differ from those on accelerators; ``stage``: of a pipeline. Raises ConfigurationError for what is not predicted.
+    ``on_cpu``: ranks are processes on CPUs, whose kernels and collectives differ from those on accelerators; ``stage``: of a pipeline.
+    Raises ConfigurationError for what is not predicted.
     """
     if not plan.attention_across_documents:
         raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
@@ -107,7 +96,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
         stretches,
         tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)),
         tuple(actions(plan, stage)),
-        _optimizer(stretches, plan, on_cpu=on_cpu),
+        optimizer_phase(stretches, plan, on_cpu=on_cpu),
         tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
         _wire(model, plan, stage) if plan.pp > 1 else None,
         model.maximum_positions * sum(widths) + int(biases),
@@ -330,77 +319,6 @@ def _backward(
         uses |= {value: 2 for node in graph.nodes for value in node.inputs if value.name == "embedding"}
     back.run(forward.autograd, uses, recomputed.spans)
     return back
-
-
-def _optimizer(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
-    biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
-    freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
-    return (*_parameter_updates(stretches, plan, on_cpu=on_cpu), *freed, *biased)
-
-
-@lru_cache(maxsize=256)
-def _gradients_let_go(segment: Segment) -> tuple[Operation, ...]:
-    return tuple(gradients_let_go(segment.parameters))
-
-
-@lru_cache(maxsize=256)
-def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
-    return tuple(operation for bias in segment.biases for operation in bias_update(bias))
-
-
-def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
-    common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
-    made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
-    made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
-    if plan.precision == "bf16-split":
-        made.append(OptimizerStretch(_split_counters(), 1, common))
-        scaled = plan.gradient_clipping is not None or not on_cpu
-        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu, scaled), stretch.count, stretch.bindings) for stretch in stretches))
-    if plan.gradient_clipping is not None:
-        made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
-    if plan.implementation.optimizer == "fused":
-        made += [OptimizerStretch(_updates(stretch.segment)[2], stretch.count, stretch.bindings) for stretch in stretches]
-        return (*made, OptimizerStretch(_fused_launches(), 1, common))
-    for matrices in (True, False):
-        previous: Value | None = None
-        for stretch in stretches:
-            run = [parameter for parameter in stretch.segment.parameters if (len(parameter.shape) > 1) == matrices]
-            if not run:
-                continue
-            made.append(OptimizerStretch(tuple(loop_adamw(run, previous)), 1, stretch.bindings))
-            if stretch.count > 1:
-                made.append(OptimizerStretch(tuple(loop_adamw(run, run[-1])), stretch.count - 1, stretch.bindings))
-            last = run[-1]
-            previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
-        if previous is not None:
-            made.append(OptimizerStretch((end_of_loop(previous),), 1, common))
-    return tuple(made)
-
-
-@lru_cache(maxsize=256)
-def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, ...], tuple[Operation, ...]]:
-    """Norms of the gradients, their scaling, and fused AdamW, over the parameters of a segment."""
-    return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
-
-
-@lru_cache(maxsize=256)
-def _split_updates(segment: Segment, on_cpu: bool, scaled: bool) -> tuple[Operation, ...]:
-    return tuple(split_adamw(segment.parameters, on_cpu=on_cpu, scaled=scaled))
-
-
-@lru_cache(maxsize=1)
-def _split_counters() -> tuple[Operation, ...]:
-    return tuple(split_counters())
-
-
-@lru_cache(maxsize=2)
-def _total_norm(limit: bool) -> tuple[Operation, ...]:
-    return tuple(total_norm(limit))
-
-
-@lru_cache(maxsize=1)
-def _fused_launches() -> tuple[Operation, ...]:
-    return tuple(fused_launches())
 
 
 def _in_module_order(parameters: list[Value]) -> list[Value]:

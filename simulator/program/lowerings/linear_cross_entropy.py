@@ -97,7 +97,7 @@ def _whole(value: Value) -> Value:
 
 
 def lower_in_place(on_cpu: bool, tape: Forward, node: Node) -> None:
-    """Keeps hidden states, weight, and the logits' gradient in the logits' place. CUDA takes one kernel; a CPU has an fp32 copy of 16-bit logits for a while."""
+    """Keeps hidden states, weight, and the logits' gradient in the logits' place. One kernel on CUDA; a CPU has an fp32 copy of 16-bit logits for a while."""
     (x, given, labels), (loss,) = node.inputs, node.outputs
     tape.component = Component.HEAD
     weight = cast(tape, given, x.item)
