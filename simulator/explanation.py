@@ -74,7 +74,7 @@ def _explained(question: Question, report: StepReport, line: str) -> Explanation
     section, name, *rest = line.split(".")
     alike = [row.memory == report.memory if section == "memory" else row.time == report.time for row in report.ranks]
     stage = alike.index(True) if alike else 0
-    program = build_program(question.model, question.plan, question.network.load, gloo=question.device.host_and_device_are_one, stage=stage)
+    program = build_program(question.model, question.plan, question.network.load, on_cpu=question.device.host_and_device_are_one, stage=stage)
     component = Component(rest[0]) if rest else None
     if section == "memory":
         return _peak(report, line) if name == "peak" else _memory(program, question, report, line, name, component)

@@ -20,8 +20,8 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
 
     Raises ConfigurationError when plan, model and fabric do not go together.
     """
-    gloo = device.host_and_device_are_one
-    programs = [build_program(model, plan, network.load, gloo=gloo, stage=stage) for stage in range(plan.pp)]
+    on_cpu = device.host_and_device_are_one
+    programs = [build_program(model, plan, network.load, on_cpu=on_cpu, stage=stage) for stage in range(plan.pp)]
     memories = [step_memory(program, plan) for program in programs]
     memory = max(memories, key=lambda stage: stage.peak_allocated_bytes)
     times = step_time(programs, plan, device, network)
@@ -62,25 +62,19 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             machine=device.machine,
             memory_source="liveness of the step program",
             time_source="kernel rates of the device profile and collectives on the fabric graph",
-            notes=[*_notes(model, device, plan), *_load_notes(model, plan, network.load)],
+            notes=[*_notes(device, plan), *_load_notes(model, plan, network.load)],
         ),
     )
 
 
-def _notes(model: ModelSpec, device: DeviceSpec, plan: Plan) -> list[str]:
+def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
     """Where something else stands in for what was asked."""
     notes = []
     if device.host_and_device_are_one and device.machine and not device.machine.startswith(this_machine()):
         notes.append(f"the profile {device.name} is of another machine ({device.machine}; this one: {this_machine()}): its times are not this machine's")
-    roughly = {"compile": ("block", "none, but for its norms")}
-    if model.expert_counts:
-        roughly |= {"permutation": ("gather", "index_add"), "experts": ("packed", "grouped")}
-    for field, (name, stand_in) in roughly.items():
-        if getattr(plan.implementation, field) == name:
-            notes.append(f"implementation.{field} {name} has no program of its own: predicted as {stand_in}")
+    if plan.implementation.compile == "block":
+        notes.append("implementation.compile block has no program of its own: predicted as none, but for its norms")
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
-    if plan.implementation.cross_entropy == "in-place" and item == "bf16" and device.host_and_device_are_one:
-        notes.append("implementation.cross_entropy in-place in 16 bits is predicted as on CUDA: on CPU the logits have an fp32 copy for a while")
     if plan.implementation.launch == "graph" and device.graph_launch_overhead_s is None:
         notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)

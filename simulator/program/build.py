@@ -19,32 +19,23 @@ from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
 from simulator.program.lowerings.fsdp import sharding_lowerings
-from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
-from simulator.program.optimizer import (
-    bias_update,
-    end_of_loop,
-    fused_adamw,
-    fused_launches,
-    gradient_norms,
-    gradient_scaling,
-    gradients_let_go,
-    loop_adamw,
-    total_norm,
-)
-from simulator.program.parts import OptimizerStretch, Pass, Program, Segment, Stretch, Wire
+from simulator.program.optimizer_phase import optimizer_phase
+from simulator.program.parts import Pass, Program, Segment, Stretch, Wire
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.data_parallel import without_copies_of_large
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
 from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
+from simulator.program.rewrites.gathering import gather_both_ways
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
+from simulator.program.rewrites.packed import pack_experts
 from simulator.program.rewrites.pipeline import actions, layers_of
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
-from simulator.program.sizes import ONE, SYMBOLS, B, D, N, S, Size, T
+from simulator.program.sizes import ONE, B, D, N, S, T
 from simulator.program.tape import ONLY, Backward, Forward, Turn
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.chunks import chunk_rows
@@ -69,25 +60,26 @@ class _Structure:
     counting_group: str | None
     """Ranks over whose tokens the balancing loss counts the experts' shares, where they are several."""
     pipelined: bool
-    gloo: bool
+    on_cpu: bool
     auxiliary_losses: tuple[str, ...]
     tied: bool
     uniform_routing: bool
     recomputation: str | tuple[str, ...]
 
 
-def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, gloo: bool = False, stage: int = 0) -> Program:
+def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, *, on_cpu: bool = False, stage: int = 0) -> Program:
     """The program of one step of ``model`` under ``plan`` on the rank whose experts receive most rows under ``load`` (uniform when None).
 
-    ``gloo``: ranks are processes on CPUs; ``stage``: of a pipeline. Raises ConfigurationError for what is not predicted.
+    ``on_cpu``: ranks are processes on CPUs, whose kernels and collectives differ from those on accelerators; ``stage``: of a pipeline.
+    Raises ConfigurationError for what is not predicted.
     """
     if not plan.attention_across_documents:
         raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
-        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, gloo=gloo), plan.tp > 1,
-        _counting_group(plan), plan.pp > 1, gloo, names, model.tied_embeddings and plan.pp == 1, plan.routing == "uniform", plan.recomputation,
+        plan.implementation, plan.precision, plan.ep * plan.etp > 1, plan.etp > 1, _bucketed(plan), sharding(plan, on_cpu=on_cpu), plan.tp > 1,
+        _counting_group(plan), plan.pp > 1, on_cpu, names, model.tied_embeddings and plan.pp == 1, plan.routing == "uniform", plan.recomputation,
     )  # fmt: skip
     common: dict[str, float] = {
         "B": plan.micro_batch, "S": plan.sequence, "T": plan.own_tokens, "D": model.width,
@@ -108,7 +100,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
         stretches,
         tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)),
         tuple(actions(plan, stage)),
-        _optimizer(stretches, plan),
+        optimizer_phase(stretches, plan, on_cpu=on_cpu),
         tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
         _wire(model, plan, stage) if plan.pp > 1 else None,
         model.maximum_positions * sum(widths) + int(biases),
@@ -204,6 +196,10 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
             load_balancing="load_balancing" in structure.auxiliary_losses, router_z="router_z" in structure.auxiliary_losses,
             uniform=structure.uniform_routing,
         )  # fmt: skip
+        if structure.implementation.permutation == "gather":
+            gather_both_ways(graph)
+        if structure.implementation.experts == "packed":
+            pack_experts(graph)
         if structure.expert_parallel:
             expert_parallel(graph, sliced=structure.expert_slices)
     else:
@@ -227,7 +223,7 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
     incoming = last.input("x", (T, D), ItemKind.COMPUTE)
     total = head(last, incoming, table if structure.tied else None, structure.auxiliary_losses)
     last.outputs = [total]
-    if structure.implementation.cross_entropy in LINEAR_CROSS_ENTROPIES:
+    if structure.implementation.cross_entropy != "eager":
         fuse_cross_entropy(last)
     units = shard_ends(first, last, structure.sharding) if structure.sharding else ()
     for graph in (first, last):
@@ -284,11 +280,11 @@ class _Passes(NamedTuple):
 
 
 def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn, *, sent: bool) -> _Passes:
-    table = lowerings(structure.implementation) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
+    table = lowerings(structure.implementation, on_cpu=structure.on_cpu) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
     if structure.counting_group:
         table |= counting_lowerings(structure.counting_group)
     if structure.sliced:
-        table |= tensor_lowerings(gloo=structure.gloo)
+        table |= tensor_lowerings(on_cpu=structure.on_cpu)
     if structure.sharding is not None:
         table |= sharding_lowerings(structure.sharding)
     forward = Forward(turn)
@@ -329,65 +325,8 @@ def _backward(
     return back
 
 
-def _optimizer(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
-    biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
-    freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
-    return (*_parameter_updates(stretches, plan), *freed, *biased)
-
-
-@lru_cache(maxsize=256)
-def _gradients_let_go(segment: Segment) -> tuple[Operation, ...]:
-    return tuple(gradients_let_go(segment.parameters))
-
-
-@lru_cache(maxsize=256)
-def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
-    return tuple(operation for bias in segment.biases for operation in bias_update(bias))
-
-
-def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan) -> tuple[OptimizerStretch, ...]:
-    common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
-    made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
-    made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
-    if plan.gradient_clipping is not None:
-        made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
-    if plan.implementation.optimizer == "fused":
-        made += [OptimizerStretch(_updates(stretch.segment)[2], stretch.count, stretch.bindings) for stretch in stretches]
-        return (*made, OptimizerStretch(_fused_launches(), 1, common))
-    for matrices in (True, False):
-        previous: Value | None = None
-        for stretch in stretches:
-            run = [parameter for parameter in stretch.segment.parameters if (len(parameter.shape) > 1) == matrices]
-            if not run:
-                continue
-            made.append(OptimizerStretch(tuple(loop_adamw(run, previous)), 1, stretch.bindings))
-            if stretch.count > 1:
-                made.append(OptimizerStretch(tuple(loop_adamw(run, run[-1])), stretch.count - 1, stretch.bindings))
-            last = run[-1]
-            previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
-        if previous is not None:
-            made.append(OptimizerStretch((end_of_loop(previous),), 1, common))
-    return tuple(made)
-
-
-@lru_cache(maxsize=256)
-def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, ...], tuple[Operation, ...]]:
-    """Norms of the gradients, their scaling, and fused AdamW, over the parameters of a segment."""
-    return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
-
-
-@lru_cache(maxsize=2)
-def _total_norm(limit: bool) -> tuple[Operation, ...]:
-    return tuple(total_norm(limit))
-
-
-@lru_cache(maxsize=1)
-def _fused_launches() -> tuple[Operation, ...]:
-    return tuple(fused_launches())
-
-
 def _in_module_order(parameters: list[Value]) -> list[Value]:
     """The trainer's order within a block: attention, then feed-forward; each as its module lists them."""
-    order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "down"]
+    order = ["attention_norm", "query", "key", "value", "output", "query_norm", "key_norm", "feed_forward_norm", "router", "gate", "up", "gate_up", "down"]
     order += ["shared_gate", "shared_up", "shared_down"]
     return sorted(parameters, key=lambda parameter: order.index(parameter.name))

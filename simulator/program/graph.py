@@ -36,7 +36,7 @@ PRECISIONS = {
 class Value:
     """One storage, or a view of one (``base``), which has no bytes of its own.
 
-    ``item``: element type; ``role``: what it is kept as.
+    ``item``: element type; ``role``: what it is kept as; ``apart``: a view that gets a gradient of its own, as the parts of a split tensor do.
     """
 
     name: str
@@ -45,6 +45,12 @@ class Value:
     role: Role = Role.ACTIVATION
     component: Component = Component.INPUTS
     base: "Value | None" = None
+    apart: bool = False
+
+    @property
+    def differentiated(self) -> "Value":
+        """The value whose gradient is this one's."""
+        return self if self.base is None or self.apart else self.base.differentiated
 
     @property
     def storage(self) -> "Value":
@@ -63,7 +69,11 @@ class Value:
 
     def viewed(self, shape: Shape) -> "Value":
         """The same bytes under another shape."""
-        return replace(self, shape=shape, base=self)
+        return replace(self, shape=shape, base=self, apart=False)
+
+    def part(self, name: str, shape: Shape) -> "Value":
+        """Some of the bytes, under a shape of their own; what splits and joins parts is a node of autograd's."""
+        return replace(self, name=name, shape=shape, base=self, apart=True)
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(map(str, self.shape))})"

@@ -55,6 +55,68 @@ def fused_launches() -> list[Operation]:
     return tape.operations
 
 
+def split_adamw(parameters: Sequence[Value], *, on_cpu: bool, scaled: bool) -> list[Operation]:
+    """AdamW over bf16 parameters and the remainders of their fp32 weights, one after the other; one pass each on CUDA. Twin: ``trainer/split_adamw.py``.
+
+    ``scaled``: there is a number to multiply the gradients with.
+    """
+    tape = _tape(Component.OPTIMIZER)
+    for parameter in parameters:
+        one = tape.new("one", (ONE,), ItemKind.FP32)
+        if not scaled:
+            _emit(tape, "new_ones", Kind.POINTWISE, (), (one,))
+        if on_cpu:
+            _split_update(tape, parameter)
+        else:
+            first, second = (Value(name, parameter.shape, ItemKind.FP32, Role.OPTIMIZER_STATE) for name in ("exp_avg", "exp_avg_sq"))
+            remainder = Value("remainder", parameter.shape, ItemKind.BF16, Role.OPTIMIZER_STATE)
+            read = (parameter, remainder, parameter, first, second)
+            _emit(tape, "split_adamw", Kind.POINTWISE, (), (), traffic=(*read, parameter, remainder, first, second))
+        if not scaled:
+            tape.operations[-1].frees.append(one)
+    return tape.operations
+
+
+def _split_update(tape: Tape, parameter: Value) -> None:
+    """The same in tensor operations."""
+
+    def wide(name: str) -> Value:
+        return tape.new(name, parameter.shape, ItemKind.FP32)
+
+    def narrow(name: str) -> Value:
+        return tape.new(name, parameter.shape, ItemKind.BF16)
+
+    given, gradient, weight, denominator, bits, shifted, low = map(wide, ("gradient", "gradient", "weight", "denominator", "bits", "shifted", "low"))
+    high, remainder = narrow("high"), narrow("remainder")
+    _emit(tape, "_to_copy", Kind.POINTWISE, (parameter,), (given,))
+    _emit(tape, "mul", Kind.POINTWISE, (given,), (gradient,), frees=(given,))
+    for name in ("lerp_", "mul_", "addcmul_"):
+        _emit(tape, name, Kind.POINTWISE, (gradient,), (), traffic=(gradient, gradient))
+    _emit(tape, "_to_copy", Kind.POINTWISE, (parameter,), (weight,))
+    for name in ("bitwise_left_shift_", "add_", "mul_"):
+        _emit(tape, name, Kind.POINTWISE, (weight,), (), traffic=(weight, weight))
+    _emit(tape, "sqrt", Kind.POINTWISE, (gradient,), (denominator,))
+    for name in ("div_", "add_", "addcdiv_"):
+        _emit(tape, name, Kind.POINTWISE, (denominator,), (), traffic=(denominator, denominator))
+    _emit(tape, "add", Kind.POINTWISE, (weight,), (bits,))
+    _emit(tape, "bitwise_right_shift_", Kind.POINTWISE, (bits,), (), traffic=(bits, bits))
+    _emit(tape, "_to_copy", Kind.POINTWISE, (bits,), (high,))
+    _emit(tape, "__lshift__", Kind.POINTWISE, (bits,), (shifted,))
+    _emit(tape, "sub", Kind.POINTWISE, (weight, shifted), (low,), frees=(shifted,))
+    _emit(tape, "_to_copy", Kind.POINTWISE, (low,), (remainder,), frees=(low, bits))
+    for name in ("copy_", "copy_"):
+        _emit(tape, name, Kind.POINTWISE, (high,), (), traffic=(high, high))
+    tape.operations[-1].frees += [gradient, weight, denominator, high, remainder]
+
+
+def split_counters() -> list[Operation]:
+    """The step counters of both weight-decay groups."""
+    tape = _tape(Component.OPTIMIZER)
+    for _ in ("matrices", "vectors"):
+        _emit(tape, "_foreach_add_", Kind.POINTWISE, (), ())
+    return tape.operations
+
+
 def loop_adamw(parameters: Sequence[Value], previous: Value | None) -> list[Operation]:
     """AdamW parameter by parameter: the root of the second moment and its quotient are temporaries, and the quotient of one
     parameter lives on until that of the next takes its name; ``previous``: the parameter before these."""

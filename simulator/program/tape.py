@@ -142,8 +142,8 @@ class Forward(Tape):
     def finish(self, graph: Graph, saved: frozenset[Value]) -> None:
         """Give every storage its beginning and its end; ``saved``: what backward keeps."""
         staying = saved | {value.storage for value in (*graph.outputs, *graph.kept)}
-        # The caller holds what it passed until the stretch returns; the last operation of the head is the step's, after that.
-        returned = len(self.operations) - (2 if graph.name == "head" else 1)
+        # The caller holds what it passed until the stretch returns: to a block, or to the norm that the head begins with.
+        returned = max(index for index, step in enumerate(self.operations) if graph.name != "head" or step.component is Component.FINAL_NORM)
         last: dict[Value, int] = {value.storage: returned for value in graph.inputs if value.storage.role is Role.ACTIVATION}
         external = set(last)
         begun: set[Value] = set(external)
@@ -231,7 +231,7 @@ class Backward(Tape):
                 for value, copy in recomputation.copies.items():
                     if value in self.gradients:
                         self.gradients[copy] = self.gradients.pop(value)
-            incoming = [self.gradients.pop(value.storage, None) for value in node.outputs]
+            incoming = [self.gradients.pop(value.differentiated, None) for value in node.outputs]
             present = [gradient for gradient in incoming if gradient is not None]
             if node.outputs and not present:
                 for value in node.saves:
@@ -258,7 +258,7 @@ class Backward(Tape):
                 self.drop(value)
             for value, gradient in zip(node.inputs, outgoing, strict=True):
                 if gradient is not None:
-                    self._accumulate(value.storage, gradient, waiting)
+                    self._accumulate(value.differentiated, gradient, waiting)
 
     def _accumulate(self, target: Value, gradient: Value, waiting: dict[Value, int]) -> None:
         earlier = self.gradients.get(target)

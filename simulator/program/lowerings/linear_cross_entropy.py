@@ -1,13 +1,14 @@
 """Head and cross-entropy as one; twins: ``trainer/kernels/cross_entropy.py`` and ``chunked_cross_entropy.py``."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from simulator.components import Component, Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast, scalar
 from simulator.program.operations import Gemm
 from simulator.program.sizes import ONE, ZERO, D, R, T, V, X
-from simulator.program.tape import Backward, Forward, Gradients
+from simulator.program.tape import Backward, Forward, Gradients, Lowering
 
 FP32 = ItemKind.FP32
 POINTWISE, REDUCE = Kind.POINTWISE, Kind.REDUCE
@@ -95,8 +96,8 @@ def _whole(value: Value) -> Value:
     return value.viewed((T, *value.shape[1:])) if value.shape[0] == R else value
 
 
-def lower_in_place(tape: Forward, node: Node) -> None:
-    """Keeps hidden states, weight, and the logits' gradient in the logits' place. On CPU, 16-bit logits have an fp32 copy for a while, which is not here."""
+def lower_in_place(on_cpu: bool, tape: Forward, node: Node) -> None:
+    """Keeps hidden states, weight, and the logits' gradient in the logits' place. One kernel on CUDA; a CPU has an fp32 copy of 16-bit logits for a while."""
     (x, given, labels), (loss,) = node.inputs, node.outputs
     tape.component = Component.HEAD
     weight = cast(tape, given, x.item)
@@ -110,35 +111,59 @@ def lower_in_place(tape: Forward, node: Node) -> None:
     tape.emit("clamp_", POINTWISE, (count,), (count,))
     tape.emit("_to_copy", POINTWISE, (count,), (share,))
     tape.emit("reciprocal_", POINTWISE, (share,), (share,))
-    counted, place = activation(tape, "counted", (T,), ItemKind.BOOL), activation(tape, "place", (T,), ItemKind.INT64)
-    tape.emit("ne", POINTWISE, (labels,), (counted,))
-    tape.emit("clamp", POINTWISE, (labels,), (place,))
-    log_sum, chosen, losses, ones, factors = (activation(tape, name, (T, ONE), FP32) for name in ("log_sum", "chosen", "losses", "ones", "factors"))
-    tape.emit("logsumexp", REDUCE, (logits,), (log_sum,))
-    tape.emit("gather", Kind.GATHER, (logits, place), (chosen,), traffic=(place, place))
-    tape.emit("sub", POINTWISE, (log_sum, chosen), (losses,))
-    tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
-    tape.emit("sub_", POINTWISE, (logits, log_sum), (logits,))
-    tape.emit("exp_", POINTWISE, (logits,), (logits,))
-    tape.emit("full_like", POINTWISE, (), (ones,))
-    tape.emit("scatter_add_", Kind.SCATTER, (logits, place, ones), (logits,), traffic=(place, place))
-    tape.emit("mul", POINTWISE, (counted, share), (factors,))
-    tape.emit("mul_", POINTWISE, (logits, factors), (logits,)).holds += (place, log_sum)
+    losses = activation(tape, "losses", (T, ONE), FP32)
+    if on_cpu:
+        logits = _logits_gradient(tape, logits, labels, share, losses)
+    else:
+        tape.emit("cross_entropy_", REDUCE, (logits, labels, share), (losses, logits))
     tape.emit("sum", REDUCE, (losses,), (loss,))
     tape.emit("mul_", POINTWISE, (loss, share), (loss,)).holds += (losses,)
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
-        scaled = back.new("scaled", x.shape, x.item)
-        back.emit("mul", POINTWISE, (x, *gradients), (scaled,))
+        scale, scaled = gradients[0], back.new("scaled", x.shape, x.item)
+        if x.item != FP32:
+            scale = back.new("scale", (ONE,), x.item)
+            back.emit("_to_copy", POINTWISE, gradients, (scale,))
+        back.emit("mul", POINTWISE, (x, scale), (scaled,))
         grad_weight, grad_x = back.new("weight.grad", weight.shape, x.item), back.new("x.grad", x.shape, x.item)
         back.emit("mm", Kind.GEMM, (logits, scaled), (grad_weight,), gemm=Gemm(V, D, T))
         back.drop(scaled)
         back.emit("mm", Kind.GEMM, (logits, weight), (grad_x,), gemm=Gemm(T, D, V))
-        back.emit("mul_", POINTWISE, (grad_x, *gradients), (grad_x,))
+        back.emit("mul_", POINTWISE, (grad_x, scale), (grad_x,))
         return grad_x, grad_weight, None
 
     tape.component = Component.HEAD
     tape.record((x, weight, labels), (loss,), (x, weight, logits), rule, custom=True)
 
 
-LINEAR_CROSS_ENTROPIES = {"chunked": lower_chunked, "in-place": lower_in_place}
+def _logits_gradient(tape: Forward, given: Value, labels: Value, share: Value, losses: Value) -> Value:
+    """Losses and gradient in tensor operations, the gradient in fp32 and, but for 16-bit logits, where the logits are."""
+    counted, place = activation(tape, "counted", (T,), ItemKind.BOOL), activation(tape, "place", (T,), ItemKind.INT64)
+    tape.emit("ne", POINTWISE, (labels,), (counted,))
+    tape.emit("clamp", POINTWISE, (labels,), (place,))
+    wide = given
+    if given.item != FP32:
+        wide = activation(tape, "wide", given.shape, FP32)
+        tape.emit("_to_copy", POINTWISE, (given,), (wide,))
+    log_sum, chosen, ones, factors = (activation(tape, name, (T, ONE), FP32) for name in ("log_sum", "chosen", "ones", "factors"))
+    tape.emit("logsumexp", REDUCE, (wide,), (log_sum,))
+    tape.emit("gather", Kind.GATHER, (wide, place), (chosen,), traffic=(place, place))
+    tape.emit("sub", POINTWISE, (log_sum, chosen), (losses,))
+    tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
+    tape.emit("sub_", POINTWISE, (wide, log_sum), (wide,))
+    tape.emit("exp_", POINTWISE, (wide,), (wide,))
+    tape.emit("full_like", POINTWISE, (), (ones,))
+    tape.emit("scatter_add_", Kind.SCATTER, (wide, place, ones), (wide,), traffic=(place, place))
+    tape.emit("mul", POINTWISE, (counted, share), (factors,))
+    last = tape.emit("mul_", POINTWISE, (wide, factors), (wide,))
+    gradient = wide
+    if wide is not given:
+        gradient = activation(tape, "logits.grad", given.shape, given.item)
+        last = tape.emit("_to_copy", POINTWISE, (wide,), (gradient,))
+    last.holds += (counted, place, log_sum, given)
+    return gradient
+
+
+def linear_cross_entropies(*, on_cpu: bool) -> dict[str, Lowering]:
+    """By the name of the implementation."""
+    return {"chunked": lower_chunked, "in-place": partial(lower_in_place, on_cpu)}

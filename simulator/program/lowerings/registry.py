@@ -3,7 +3,8 @@
 from simulator.program.lowerings.attention import lower_attention, lower_rope
 from simulator.program.lowerings.basic import lower_add, lower_linear
 from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_mask, lower_order, lower_order_with_capacity, lower_permute
-from simulator.program.lowerings.linear_cross_entropy import LINEAR_CROSS_ENTROPIES
+from simulator.program.lowerings.gathering import gather_lowerings
+from simulator.program.lowerings.linear_cross_entropy import linear_cross_entropies
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.router import (
@@ -21,14 +22,14 @@ from simulator.program.lowerings.router import (
     lower_take_turns,
     lower_topk,
 )
-from simulator.program.lowerings.swiglu import SWIGLU_LOWERINGS
+from simulator.program.lowerings.swiglu import PACKED_SWIGLU_LOWERINGS, SWIGLU_LOWERINGS
 from simulator.program.tape import Lowering
 from simulator.specs import Implementation
 
 
-def lowerings(implementation: Implementation) -> dict[str, Lowering]:
-    """Lowering of every step of a layer under ``implementation``."""
-    fused = LINEAR_CROSS_ENTROPIES.get(implementation.cross_entropy)
+def lowerings(implementation: Implementation, *, on_cpu: bool = False) -> dict[str, Lowering]:
+    """Lowering of every step of a layer under ``implementation``, on a CPU or on an accelerator."""
+    fused = linear_cross_entropies(on_cpu=on_cpu).get(implementation.cross_entropy)
     return {
         **({} if fused is None else {"linear_cross_entropy": fused}),
         "embedding": lower_embedding,
@@ -57,7 +58,9 @@ def lowerings(implementation: Implementation) -> dict[str, Lowering]:
         "permute": lower_permute,
         "experts_linear": EXPERT_LOWERINGS[implementation.experts],
         "swiglu": SWIGLU_LOWERINGS[implementation.swiglu],
+        "packed_swiglu": PACKED_SWIGLU_LOWERINGS[implementation.swiglu],
         "combine": lower_combine,
+        **gather_lowerings(on_cpu=on_cpu),
         "cross_entropy": lower_cross_entropy,
         "total_loss": lower_total_loss,
     }

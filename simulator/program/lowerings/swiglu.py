@@ -1,9 +1,12 @@
 """SwiGLU with the weight of each row; the trainer's twin is ``trainer/kernels/swiglu.py``."""
 
+from dataclasses import replace
+
 from simulator.components import Kind
 from simulator.program.graph import Node, Value
-from simulator.program.lowerings.basic import activation, cast
-from simulator.program.tape import Backward, Forward, Gradients
+from simulator.program.lowerings.basic import activation, cast, split
+from simulator.program.sizes import Size
+from simulator.program.tape import Backward, Forward, Gradients, Lowering
 
 POINTWISE, REDUCE = Kind.POINTWISE, Kind.REDUCE
 
@@ -30,7 +33,13 @@ def lower_recompute(tape: Forward, node: Node) -> None:
             back.drop(product)
             grad_weights.append(grad_weight)
             weighted = back.new("weighted", gate.shape, gate.item)
-            back.emit("mul", POINTWISE, (grad, weight), (weighted,))
+            if weight.item == gate.item:
+                back.emit("mul", POINTWISE, (grad, weight), (weighted,))
+            else:
+                narrow = back.new("weight.cast", weight.shape, gate.item)
+                back.emit("_to_copy", POINTWISE, (weight,), (narrow,))
+                back.emit("mul", POINTWISE, (grad, narrow), (weighted,))
+                back.drop(narrow)
             grad = weighted
         back.emit("mul_", POINTWISE, (silu, grad), (silu,))
         product = back.new("product", gate.shape, gate.item)
@@ -96,4 +105,33 @@ def lower_triton(tape: Forward, node: Node) -> None:
     tape.record(node.inputs, node.outputs, node.inputs, rule)
 
 
+def _of_halves(lowering: Lowering) -> Lowering:
+    """The same of gate and up side by side: split, and their gradients joined."""
+
+    def lower_packed(tape: Forward, node: Node) -> None:
+        both, *weights = node.inputs
+        half = (both.shape[0], _half(both.shape[1]))
+        gate, up = split(tape, both, ("gate", half), ("up", half))
+        lowering(tape, replace(node, inputs=(gate, up, *weights)))
+
+    return lower_packed
+
+
+def lower_packed_triton(tape: Forward, node: Node) -> None:
+    """One pass each way; keeps gate and up, and weights, and writes the gradients side by side."""
+    tape.emit("packed_swiglu", POINTWISE, node.inputs, node.outputs)
+
+    def rule(back: Backward, gradients: list[Value]) -> Gradients:
+        made = [back.new(f"{given.name}.grad", given.shape, given.item) for given in node.inputs]
+        back.emit("packed_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made)
+        return made
+
+    tape.record(node.inputs, node.outputs, node.inputs, rule, custom=True)
+
+
+def _half(size: Size) -> Size:
+    return Size(size.factor // 2, size.symbols)
+
+
+PACKED_SWIGLU_LOWERINGS = {"eager": _of_halves(lower_eager), "recompute": _of_halves(lower_recompute), "triton": lower_packed_triton}
 SWIGLU_LOWERINGS = {"eager": lower_eager, "recompute": lower_recompute, "triton": lower_triton}

@@ -34,7 +34,7 @@ class Sharding:
     copies: tuple[tuple[Share, str], ...]
 
 
-def sharding(plan: Plan, *, gloo: bool) -> Sharding | None:
+def sharding(plan: Plan, *, on_cpu: bool) -> Sharding | None:
     """How ``plan`` shards; None without sharding. Parameters that no other rank holds are left alone."""
     if not plan.zero_stage:
         return None
@@ -42,7 +42,7 @@ def sharding(plan: Plan, *, gloo: bool) -> Sharding | None:
     copies = {share: sharing_group(plan, share, REPLICA) for share in Share}
     taking = [share for share in Share if shards[share] or copies[share]]
     return Sharding(
-        plan.zero_stage, gloo, tuple((share, shards[share] or "") for share in taking), tuple((share, group) for share, group in copies.items() if group)
+        plan.zero_stage, on_cpu, tuple((share, shards[share] or "") for share in taking), tuple((share, group) for share, group in copies.items() if group)
     )
 
 

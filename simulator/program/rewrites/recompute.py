@@ -35,7 +35,7 @@ def stretches(graph: Graph, recomputation: str | tuple[str, ...]) -> list[slice]
 
 def _experts(graph: Graph) -> slice | None:
     """From the permuted rows to what the experts return, wherever they are; None in a dense block."""
-    permuted = [index for index, node in enumerate(graph.nodes) if node.operation == "permute"]
+    permuted = [index for index, node in enumerate(graph.nodes) if node.operation in ("permute", "gather_permute")]
     returned = [index for index, node in enumerate(graph.nodes) if node.operation in ("experts_linear", "exchange", "sum_slices")]
     end = returned[-1] + 1 if returned else 0
     if graph.nodes[end : end + 1] and graph.nodes[end].operation == "reshard":

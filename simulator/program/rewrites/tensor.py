@@ -67,29 +67,29 @@ def _whole(shape: Shape) -> Shape:
     )
 
 
-def tensor_lowerings(*, gloo: bool) -> dict[str, Lowering]:
+def tensor_lowerings(*, on_cpu: bool) -> dict[str, Lowering]:
     """Lowerings of the exchanges; gloo's reduce-scatter works on a copy of its input."""
-    return {"gather_rows": partial(_lower, gloo, True), "reduce_rows": partial(_lower, gloo, False)}
+    return {"gather_rows": partial(_lower, on_cpu, True), "reduce_rows": partial(_lower, on_cpu, False)}
 
 
-def _lower(gloo: bool, gathers: bool, tape: Forward, node: Node) -> None:
+def _lower(on_cpu: bool, gathers: bool, tape: Forward, node: Node) -> None:
     (rows,), (out,) = node.inputs, node.outputs
-    _exchange(tape, rows, out, gathers=gathers, gloo=gloo)
+    _exchange(tape, rows, out, gathers=gathers, on_cpu=on_cpu)
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         grad = back.new("rows.grad", rows.shape, rows.item)
-        _exchange(back, gradients[0], grad, gathers=not gathers, gloo=gloo)
+        _exchange(back, gradients[0], grad, gathers=not gathers, on_cpu=on_cpu)
         return (grad,)
 
     tape.record((rows,), (out,), (), rule)
 
 
-def _exchange(tape: Tape, rows: Value, out: Value, *, gathers: bool, gloo: bool) -> None:
+def _exchange(tape: Tape, rows: Value, out: Value, *, gathers: bool, on_cpu: bool) -> None:
     if gathers:
         tape.emit("_allgather_base_", Kind.COLLECTIVE, (rows,), (out,), exchange=Exchange("all-gather", GROUP, out.bytes))
         return
     operation = tape.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (rows,), (out,), exchange=Exchange("reduce-scatter", GROUP, rows.bytes))
-    if gloo:
+    if on_cpu:
         copy = tape.new("copy", rows.shape, rows.item)
         operation.allocates.append(copy)
         operation.frees.append(copy)

@@ -24,6 +24,21 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "no auxiliary losses, no clipping": ({"load_balancing_loss": 0.0, "router_z_loss": 0.0}, {"gradient_clipping": None}),
     "dense with norms of queries and keys": ({"blocks": [DENSE]}, {}),
     "packed experts": ({}, {"implementation": {"experts": "packed"}}),
+    "packed experts, gathered": ({}, {"implementation": {"experts": "packed", "permutation": "gather"}}),
+    "fast on a CPU": (
+        {},
+        {
+            "precision": "bf16-split",
+            "implementation": {
+                "norm": "eager",
+                "swiglu": "recompute",
+                "router": "narrow",
+                "permutation": "gather",
+                "experts": "packed",
+                "cross_entropy": "in-place",
+            },
+        },
+    ),
     "all eager": ({}, {"implementation": {"norm": "eager", "swiglu": "eager"}}),
 }
 
@@ -48,8 +63,8 @@ def names(program: Program) -> set[tuple[Phase, Component]]:
 @pytest.mark.parametrize("name", CASES)
 def test_names_of_components_and_phases_are_the_programs(name: str) -> None:
     report = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report
-    assert {(row.phase, row.component) for row in report.time.rows} == names(build_program(*resolved(name)))
-    assert {(point.phase, point.component) for point in report.memory.timeline} == names(build_program(*resolved(name)))
+    assert {(row.phase, row.component) for row in report.time.rows} == names(build_program(*resolved(name), on_cpu=True))
+    assert {(point.phase, point.component) for point in report.memory.timeline} == names(build_program(*resolved(name), on_cpu=True))
 
 
 def launches(program: Program) -> Counter[tuple[Phase, Component]]:
@@ -62,10 +77,12 @@ def launches(program: Program) -> Counter[tuple[Phase, Component]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["experts", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"])
+@pytest.mark.parametrize(
+    "name", ["experts", "packed experts, gathered", "fast on a CPU", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"]
+)
 def test_as_many_operations_run_as_the_program_launches(name: str) -> None:
     rows = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report.time.rows
-    assert {(row.phase, row.component): row.operations for row in rows} == launches(build_program(*resolved(name)))
+    assert {(row.phase, row.component): row.operations for row in rows} == launches(build_program(*resolved(name), on_cpu=True))
 
 
 @pytest.mark.parametrize("name", CASES)

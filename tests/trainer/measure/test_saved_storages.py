@@ -14,7 +14,7 @@ from simulator.program.graph import Graph, ItemKind, Value
 from simulator.program.lowerings.experts import EXPERT_LOWERINGS
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.registry import lowerings
-from simulator.program.lowerings.swiglu import SWIGLU_LOWERINGS
+from simulator.program.lowerings.swiglu import PACKED_SWIGLU_LOWERINGS, SWIGLU_LOWERINGS
 from simulator.program.sizes import ONE, B, C, D, E, G, H, J, K, S, T, V
 from simulator.program.sizes import F as HIDDEN
 from simulator.program.tape import Forward
@@ -23,10 +23,10 @@ from trainer.kernels.chunked_cross_entropy import chunked_linear_cross_entropy
 from trainer.kernels.cross_entropy import linear_cross_entropy
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
-from trainer.kernels.permutation import Order, combine, permute
+from trainer.kernels.permutation import PERMUTATIONS, Order, combine, permute
 from trainer.kernels.rope import rope
 from trainer.kernels.router_logits import ROUTER_LOGITS
-from trainer.kernels.swiglu import SWIGLUS
+from trainer.kernels.swiglu import PACKED_SWIGLUS, SWIGLUS
 from trainer.model.linear import Linear
 from trainer.model.router import load_balancing_loss, normalised, router_z_loss
 
@@ -61,6 +61,19 @@ def order_of(token: Tensor) -> Order:
     return Order(token, token, token)
 
 
+def both_ways(x: Tensor, index: Tensor, row: Tensor) -> Order:
+    """An order by the given numbers, brought into range."""
+    return Order(index.remainder(20), index.remainder(10), index, row.remainder(20).view(10, 2))
+
+
+def gathering(operation: str, shape: tuple, out: tuple, item: ItemKind, function: Callable[[Tensor, Order], Tensor]) -> Kernel:
+    inputs = ((shape, item), ((ROWS,), INT32), ((ROWS,), INT32))
+    return Kernel(operation, inputs, ((out, item),), lambda x, index, row: function(x, both_ways(x, index, row)))
+
+
+GATHER = PERMUTATIONS["gather"]
+
+
 def norm(name: str) -> Kernel:
     return Kernel("norm", (((T, D), COMPUTE), ((D,), MASTER)), (((T, D), COMPUTE),), lambda x, w: NORMS[name](x, w, 1e-5), Implementation(norm=name))
 
@@ -68,6 +81,11 @@ def norm(name: str) -> Kernel:
 def swiglu(name: str, *, weighted: bool) -> Kernel:
     inputs = (((ROWS, HIDDEN), COMPUTE), ((ROWS, HIDDEN), COMPUTE), *([((ROWS, ONE), FP32)] if weighted else []))
     return Kernel("swiglu", inputs, (((ROWS, HIDDEN), COMPUTE),), lambda gate, up, weight=None: SWIGLUS[name](gate, up, weight), Implementation(swiglu=name))
+
+
+def packed_swiglu(name: str) -> Kernel:
+    inputs = (((ROWS, 2 * HIDDEN), COMPUTE), ((ROWS, ONE), FP32))
+    return Kernel("packed_swiglu", inputs, (((ROWS, HIDDEN), COMPUTE),), PACKED_SWIGLUS[name], Implementation(swiglu=name))
 
 
 def experts(name: str) -> Kernel:
@@ -86,6 +104,7 @@ KERNELS = {
     **{f"{name} norm": norm(name) for name in NORMS},
     **{f"{name} SwiGLU": swiglu(name, weighted=False) for name in SWIGLUS},
     **{f"{name} SwiGLU of weighted rows": swiglu(name, weighted=True) for name in SWIGLUS},
+    **{f"{name} SwiGLU of gate and up side by side": packed_swiglu(name) for name in PACKED_SWIGLUS},
     **{f"{name} experts": experts(name) for name in GROUPED_LINEARS},
     "linear": Kernel("linear", (((T, D), COMPUTE), ((HIDDEN, D), MASTER)), (((T, HIDDEN), COMPUTE),), linear),
     "rotary positions": Kernel("rope", (((B, S, H, C), COMPUTE), ((S, J), FP32), ((S, J), FP32)), (((B, S, H, C), COMPUTE),), rope),
@@ -108,6 +127,9 @@ KERNELS = {
     "mask": Kernel("mask", (((ROWS, ONE), FP32), ((ROWS, ONE), BOOL)), (((ROWS, ONE), FP32),), lambda x, mask: x.masked_fill(mask, 0)),
     "permutation": Kernel("permute", (((T, D), COMPUTE), ((ROWS,), INT64)), (((ROWS, D), COMPUTE),), lambda x, token: permute(x, order_of(token))),
     "combine": Kernel("combine", (((ROWS, D), COMPUTE), ((ROWS,), INT64)), (((T, D), COMPUTE),), lambda rows, token: combine(rows, order_of(token), 10)),
+    "gathering permutation": gathering("gather_permute", (T, D), (ROWS, D), COMPUTE, GATHER.permute),
+    "gathering combine": gathering("gather_combine", (ROWS, D), (T, D), COMPUTE, lambda rows, order: GATHER.combine(rows, order, 10)),
+    "weights gathered into rows": gathering("gather_reorder", (ROWS, ONE), (ROWS, ONE), FP32, lambda x, order: GATHER.reorder(x, order)[:, None]),
     "chunked cross-entropy": Kernel(
         "linear_cross_entropy", (((T, D), COMPUTE), ((V, D), MASTER), ((T,), INT64)), (((ONE,), FP32),), chunked_linear_cross_entropy, CHUNKED
     ),
@@ -129,7 +151,7 @@ def declared_bytes(kernel: Kernel, precision: str) -> tuple[list[int], list[Valu
     graph.add(kernel.operation, Component.HEAD, inputs, *((f"output {index}", *output) for index, output in enumerate(kernel.outputs)))
     graph.resolve(precision)
     tape = Forward()
-    lowerings(kernel.implementation)[kernel.operation](tape, graph.nodes[0])
+    lowerings(kernel.implementation, on_cpu=True)[kernel.operation](tape, graph.nodes[0])
     saved = {value.storage for node in tape.autograd for value in node.saves}
     return sorted(round(value.bytes.at(NUMBERS)) for value in saved), list(inputs)
 
@@ -176,10 +198,11 @@ def test_kernel_keeps_what_its_lowering_declares(name: str, precision: str) -> N
 def test_kernels_and_lowerings_go_by_the_same_names() -> None:
     assert set(NORMS) == set(NORM_LOWERINGS)
     assert set(SWIGLUS) == set(SWIGLU_LOWERINGS)
+    assert set(PACKED_SWIGLUS) == set(PACKED_SWIGLU_LOWERINGS)
     assert set(GROUPED_LINEARS) == set(EXPERT_LOWERINGS)
 
 
 def test_every_lowering_but_those_without_gradient_is_compared() -> None:
-    without_gradient = {"count", "order", "order_with_capacity", "take_turns", "biased_topk"}
+    without_gradient = {"count", "order", "order_with_capacity", "gather_order", "take_turns", "biased_topk"}
     whole_model = {"total_loss"}
     assert {kernel.operation for kernel in KERNELS.values()} == (set(lowerings(PLAIN)) | set(lowerings(CHUNKED))) - without_gradient - whole_model

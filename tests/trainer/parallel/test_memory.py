@@ -76,7 +76,7 @@ def check(ranks, count, plan, model):
 
 def compared(spec, plan, stage, answers):
     """What differs on a stage: name to predicted and measured."""
-    predicted = step_memory(build_program(spec, plan, gloo=True, stage=stage), plan)
+    predicted = step_memory(build_program(spec, plan, on_cpu=True, stage=stage), plan)
     assert sum(predicted.at_peak.values()) == predicted.peak_allocated_bytes
     measured = answers[stage * plan.stage_ranks : (stage + 1) * plan.stage_ranks]
     names = EQUAL if plan.pp == 1 else OWNED

@@ -1,0 +1,94 @@
+"""What runs after the last backward pass: clipping, AdamW and selection biases over the stretches of a model."""
+
+from functools import lru_cache
+
+from simulator.program.graph import Value
+from simulator.program.operations import Operation
+from simulator.program.optimizer import (
+    bias_update,
+    end_of_loop,
+    fused_adamw,
+    fused_launches,
+    gradient_norms,
+    gradient_scaling,
+    gradients_let_go,
+    loop_adamw,
+    split_adamw,
+    split_counters,
+    total_norm,
+)
+from simulator.program.parts import OptimizerStretch, Segment, Stretch
+from simulator.program.sizes import SYMBOLS, Size
+from simulator.specs import Plan
+
+
+def optimizer_phase(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
+    """Norm and scaling of the gradients of ``stretches``, AdamW, and what moves selection biases."""
+    biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
+    freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
+    return (*_parameter_updates(stretches, plan, on_cpu=on_cpu), *freed, *biased)
+
+
+@lru_cache(maxsize=256)
+def _gradients_let_go(segment: Segment) -> tuple[Operation, ...]:
+    return tuple(gradients_let_go(segment.parameters))
+
+
+@lru_cache(maxsize=256)
+def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
+    return tuple(operation for bias in segment.biases for operation in bias_update(bias))
+
+
+def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
+    common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
+    made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
+    made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
+    if plan.precision == "bf16-split":
+        made.append(OptimizerStretch(_split_counters(), 1, common))
+        scaled = plan.gradient_clipping is not None or not on_cpu
+        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu, scaled), stretch.count, stretch.bindings) for stretch in stretches))
+    if plan.gradient_clipping is not None:
+        made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
+    if plan.implementation.optimizer == "fused":
+        made += [OptimizerStretch(_updates(stretch.segment)[2], stretch.count, stretch.bindings) for stretch in stretches]
+        return (*made, OptimizerStretch(_fused_launches(), 1, common))
+    for matrices in (True, False):
+        previous: Value | None = None
+        for stretch in stretches:
+            run = [parameter for parameter in stretch.segment.parameters if (len(parameter.shape) > 1) == matrices]
+            if not run:
+                continue
+            made.append(OptimizerStretch(tuple(loop_adamw(run, previous)), 1, stretch.bindings))
+            if stretch.count > 1:
+                made.append(OptimizerStretch(tuple(loop_adamw(run, run[-1])), stretch.count - 1, stretch.bindings))
+            last = run[-1]
+            previous = Value(last.name, (Size(int(last.elements.at(stretch.bindings))),), last.item)
+        if previous is not None:
+            made.append(OptimizerStretch((end_of_loop(previous),), 1, common))
+    return tuple(made)
+
+
+@lru_cache(maxsize=256)
+def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, ...], tuple[Operation, ...]]:
+    """Norms of the gradients, their scaling, and fused AdamW, over the parameters of a segment."""
+    return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
+
+
+@lru_cache(maxsize=256)
+def _split_updates(segment: Segment, on_cpu: bool, scaled: bool) -> tuple[Operation, ...]:
+    return tuple(split_adamw(segment.parameters, on_cpu=on_cpu, scaled=scaled))
+
+
+@lru_cache(maxsize=1)
+def _split_counters() -> tuple[Operation, ...]:
+    return tuple(split_counters())
+
+
+@lru_cache(maxsize=2)
+def _total_norm(limit: bool) -> tuple[Operation, ...]:
+    return tuple(total_norm(limit))
+
+
+@lru_cache(maxsize=1)
+def _fused_launches() -> tuple[Operation, ...]:
+    return tuple(fused_launches())
