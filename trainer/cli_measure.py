@@ -28,12 +28,19 @@ def measure(
     levers: Annotated[
         bool, typer.Option("--levers", help="Measure every lever of precision and memory instead: bytes saved, time, loss over 50 steps.")
     ] = False,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write some steps as a Chrome trace (.json or .json.gz) with lanes for the components; a file a rank.")
+    ] = None,
+    memory_snapshot: Annotated[
+        Path | None, typer.Option("--memory-snapshot", help="CUDA: write the allocator's history of a step, for pytorch.org/memory_viz; a file a rank.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
 ) -> None:
     """Measure memory and time of one training step, in separate passes.
 
     Example: [bold]python -m trainer measure --model tiny-moe --set plan.micro_batch=4 -o m.json[/bold]
+    With a trace: [bold]python -m trainer measure --model tiny-moe --trace step.json.gz[/bold]
     With --levers: [bold]python -m trainer measure --levers --model tiny-moe --data simple-corpus[/bold]
     """
     from trainer.measure.request import Request, answer, answer_levers
@@ -43,7 +50,7 @@ def measure(
     console = stderr()
     request = Request(
         model=model, plan=plan, settings=set_ or [], data=data, device=device, seed=seed, repeats=repeats or REPEATS, threads=threads,
-        check_allocator=check_allocator,
+        check_allocator=check_allocator, trace=trace, snapshot=memory_snapshot,
     )  # fmt: skip
     if levers:
         if repeats is not None:

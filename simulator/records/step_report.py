@@ -139,10 +139,22 @@ class Throughput(Record):
     mfu: Number | None
 
 
+class RankPlace(Record):
+    """Where one rank of a measured job ran. ``device_uuid`` and ``memory_bytes``: of a GPU."""
+
+    rank: Annotated[int, Field(ge=0)]
+    host: str
+    device: str
+    device_name: str
+    device_uuid: str | None = None
+    memory_bytes: Bytes | None = None
+
+
 class Provenance(Record):
     """What made the report: the program, its versions, the machine and the command.
 
-    ``yardstick_flops_per_s``: rate of a reference matrix product between the measured steps, which a note names.
+    ``yardstick_flops_per_s``: rate of a reference matrix product between the measured steps, which a note names. ``settings``: variables of the
+    environment that change how ranks talk (NCCL's above all), how kernels are launched or how memory is cut, where they are set.
     """
 
     tool: str
@@ -154,6 +166,8 @@ class Provenance(Record):
     memory_source: str = ""
     time_source: str = ""
     yardstick_flops_per_s: Number | None = None
+    settings: dict[str, str] = {}
+    placement: list[RankPlace] = []
     notes: list[str] = []
 
 

@@ -5,7 +5,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -18,12 +17,16 @@ from configuration.errors import ConfigurationError
 from configuration.files import write_atomically
 from configuration.overrides import parse_single
 from simulator.specs import load_model, load_plan
-from trainer.bench.overlap import overlap
-from trainer.measure.subject import Subject, build_subject, random_micro_batches
+from trainer.bench.contenders import random_tokens
+from trainer.measure.profile import profile_steps
+from trainer.measure.spans import overlap_of
+from trainer.measure.subject import Subject, build_subject
+from trainer.measure.surroundings import place_of, settings, versions
+from trainer.parallel.together import gathered
 from trainer.parallel.world import launched_ranks, leave_world, start_world
 from trainer.replay import release
 
-WARM_UP, TIMED, PROFILED = 4, 9, 2
+WARM_UP, TIMED = 4, 9
 
 
 def main() -> None:
@@ -43,22 +46,24 @@ def _measure() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     given = parser.parse_args()
-    settings = parse_single(given.settings, ("model", "plan"))
-    spec = load_model(given.model, settings.get("model"))
-    plan, _ = load_plan(spec, given.plan, settings.get("plan"), ranks=launched_ranks(), ranks_reason="processes", precision="fp32")
+    overrides = parse_single(given.settings, ("model", "plan"))
+    spec = load_model(given.model, overrides.get("model"))
+    plan, _ = load_plan(spec, given.plan, overrides.get("plan"), ranks=launched_ranks(), ranks_reason="processes", precision="fp32")
     world = start_world(plan, given.device)
-    batches = random_micro_batches(spec, plan, seed=world.data_rank, device=world.device)
-    subject = build_subject(spec, plan, batches, seed=0, device=given.device, world=world)
+    torch.manual_seed(world.data_rank)
+    subject = build_subject(spec, plan, random_tokens(spec, plan, world.device), seed=0, device=given.device, world=world)
     for _ in range(WARM_UP):
         subject.step()
+    if given.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     steps_s = [seconds(subject) for _ in range(TIMED)]
     found = {
         "model": given.model, "plan": given.plan, "settings": given.settings, "tokens_per_step": plan.tokens_per_step, "step_s": median(steps_s),
-        "steps_s": steps_s, "tokens_per_s": plan.tokens_per_step / median(steps_s), "torch": torch.__version__,
-        "environment": {name: value for name, value in os.environ.items() if name.startswith("NCCL_")},
+        "steps_s": steps_s, "tokens_per_s": plan.tokens_per_step / median(steps_s), "versions": versions(given.device),
+        "environment": settings(), "placement": [place.model_dump() for place in gathered(world, place_of(world))],
     }  # fmt: skip
     if given.device == "cuda":
-        found |= {"device": torch.cuda.get_device_name(), "peak_allocated_bytes": torch.cuda.max_memory_allocated(), **profiled(subject)}
+        found |= {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), **profiled(subject)}
     if world.first:
         write_atomically(given.output, json.dumps(found, indent=1) + "\n")
         print(given.output.name, f"{found['step_s'] * 1e3:.1f} ms", {name: value for name, value in found.items() if name.endswith("_a_step_s")}, flush=True)
@@ -75,10 +80,9 @@ def seconds(subject: Subject) -> float:
 
 def profiled(subject: Subject) -> dict[str, float]:
     """Seconds a step of communication, of computation, and of communication with no computation beside it, on this rank."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(PROFILED):
-            subject.step()
-    return {f"{name.removesuffix('_s')}_a_step_s": value / PROFILED for name, value in asdict(overlap(profile)).items()}
+    profile = profile_steps(subject)
+    talking, working = ([kernel.span for kernel in profile.kernels if kernel.communicates is kind] for kind in (True, False))
+    return {f"{name.removesuffix('_s')}_a_step_s": value / profile.steps for name, value in asdict(overlap_of(talking, working)).items()}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """From what a user asks for to the document of a benchmark."""
 
-import os
-import platform
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from trainer.bench.kernels import Row, chosen_families, measure_family
 from trainer.bench.roofline import Roofline, draw_roofline, measure_roofline
 from trainer.bench.shape import BenchShape
 from trainer.bench.training_suite import SHAPES, training_rows
+from trainer.measure.surroundings import device_name, machine, settings, versions
 
 Log = Callable[[str], None]
 LEAST_REPEATS = 5
@@ -129,14 +129,15 @@ def _device(request: Request) -> str:
 
 def _provenance(device: str, dtype: str) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "device": device_name(device),
+        "machine": machine(),
         "dtype": dtype,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "moe-ledger": version("moe-ledger")},
+        "versions": versions(device),
+        "settings": settings(),
+        "command": f"python -m trainer {shlex.join(sys.argv[1:])}",
     }
     if device == "cuda":
+        found["devices"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         found["memory_bytes"] = torch.cuda.get_device_properties(0).total_memory
-        found["versions"]["cuda"] = str(torch.version.cuda)
-        found["nccl_settings"] = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
     return found

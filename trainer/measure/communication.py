@@ -1,8 +1,8 @@
 """The collectives of a step: calls, bytes and seconds of each by group of ranks, and how long it waits for the slowest rank.
 
 Every collective of this project and of FSDP goes through the functions of ``torch.distributed``, which are replaced while steps are followed. On a CPU a
-collective is over when its call, or the wait for it, returns. Exposed is the time in there, in steps that run as always; total is the same in
-steps that wait for every collective at once, which then hides behind nothing.
+collective is over when its call, or the wait for it, returns (on CUDA see ``device_communication.py``). Exposed is the time in there, in steps that run as
+always; total is the same in steps that wait for every collective at once, which then hides behind nothing.
 """
 
 import time
@@ -46,6 +46,8 @@ class Call:
     ranks: tuple[int, ...]
     bytes: int
     waited_s: float = 0.0
+    called_ns: int = 0
+    """When, by ``time.time_ns``."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class _Waited:
 
 
 @dataclass
-class _Recorder:
+class Recorder:
+    """The collectives of the steps that run while it records."""
+
     at_once: bool
     """Whether every collective is waited for where it is called."""
     calls: list[Call] = field(default_factory=list)
@@ -95,7 +99,7 @@ class _Recorder:
             largest = max(given, key=lambda tensor: tensor.nbytes)
             group = named.get("group")
             began = time.perf_counter()
-            call = Call(self.component, COLLECTIVES[name], group, tuple(dist.get_process_group_ranks(group)), largest.nbytes)
+            call = Call(self.component, COLLECTIVES[name], group, tuple(dist.get_process_group_ranks(group)), largest.nbytes, called_ns=time.time_ns())
             self.calls.append(call)
             work = original(*arguments, **named)
             if work is not None and self.at_once:
@@ -112,8 +116,8 @@ class _Recorder:
 
 
 @contextmanager
-def _recording(*, at_once: bool) -> Iterator[_Recorder]:
-    recorder = _Recorder(at_once)
+def recording(recorder: Recorder) -> Iterator[Recorder]:
+    """Context: replace the collectives by such that tell ``recorder``."""
     with ExitStack() as stack:
         for name in (name for name in COLLECTIVES if hasattr(dist, name)):
             stack.enter_context(patch.object(dist, name, recorder.recorded(name, getattr(dist, name))))
@@ -124,23 +128,22 @@ def measure_communication(subject: Subject, repeats: int) -> Communication:
     """Follow the collectives of ``repeats`` steps of each kind. A collective call itself: every rank does it."""
     world = subject.parallel.world
     beside = _followed(subject, repeats, at_once=False)
-    waits_s = _waits(beside.calls, gathered(world, [(call.ranks, call.waited_s) for call in beside.calls]))
-    found: dict[Key, _Sums] = defaultdict(_Sums)
-    for call, wait_s in zip(beside.calls, waits_s, strict=True):
-        sums = found[group_name(world, call), call.component, call.collective]
-        sums.ranks, sums.calls, sums.bytes = len(call.ranks), sums.calls + 1, sums.bytes + call.bytes
-        sums.exposed_s, sums.waiting_s = sums.exposed_s + call.waited_s, sums.waiting_s + wait_s
+    found: dict[Key, Sums] = defaultdict(Sums)
+    for call, wait_s in zip(beside.calls, waits(world, beside.calls, [call.waited_s for call in beside.calls]), strict=True):
+        found[key_of(world, call)].add(call, exposed_s=call.waited_s, waiting_s=wait_s)
     for call in _followed(subject, repeats, at_once=True).calls:
         # A collective that is waited for elsewhere belongs to where it was called, in both kinds of steps.
-        found[group_name(world, call), call.component, call.collective].total_s += call.waited_s
-    return Communication([_row(key, sums, repeats) for key, sums in found.items()], {key: seconds / repeats for key, seconds in beside.exposed_s.items()})
+        found[key_of(world, call)].total_s += call.waited_s
+    return Communication(report_rows(found, repeats), {key: seconds / repeats for key, seconds in beside.exposed_s.items()})
 
 
 Key = tuple[str, Component, str]
 
 
 @dataclass
-class _Sums:
+class Sums:
+    """All calls of one row, over all steps followed."""
+
     ranks: int = 0
     calls: int = 0
     bytes: int = 0
@@ -148,16 +151,31 @@ class _Sums:
     exposed_s: float = 0.0
     waiting_s: float = 0.0
 
+    def add(self, call: Call, *, total_s: float = 0.0, exposed_s: float = 0.0, waiting_s: float = 0.0) -> None:
+        """Take one more call in."""
+        self.ranks, self.calls, self.bytes = len(call.ranks), self.calls + 1, self.bytes + call.bytes
+        self.total_s, self.exposed_s, self.waiting_s = self.total_s + total_s, self.exposed_s + exposed_s, self.waiting_s + waiting_s
 
-def _followed(subject: Subject, repeats: int, *, at_once: bool) -> _Recorder:
-    with _recording(at_once=at_once) as recorder:
+
+def key_of(world: World, call: Call) -> Key:
+    """The row that a call belongs to."""
+    return group_name(world, call), call.component, call.collective
+
+
+def report_rows(found: dict[Key, Sums], steps: int) -> list[CommunicationRow]:
+    """Rows of the report, a step each."""
+    return [_row(key, sums, steps) for key, sums in found.items()]
+
+
+def _followed(subject: Subject, repeats: int, *, at_once: bool) -> Recorder:
+    with recording(Recorder(at_once)) as recorder:
         for _ in range(repeats):
             with tracking(recorder.observe):
                 subject.step()
     return recorder
 
 
-def _row(key: Key, sums: _Sums, repeats: int) -> CommunicationRow:
+def _row(key: Key, sums: Sums, repeats: int) -> CommunicationRow:
     group, component, collective = key
     return CommunicationRow(
         name=f"{group} {collective}",
@@ -174,21 +192,25 @@ def _row(key: Key, sums: _Sums, repeats: int) -> CommunicationRow:
     )
 
 
-def _waits(mine: list[Call], everybody: list[list[tuple[tuple[int, ...], float]]]) -> list[float]:
-    """Of each of this rank's calls the time beyond that of the rank that waited least: the last to come. Clocks need not agree."""
+def waits(world: World, calls: list[Call], seconds: list[float]) -> list[float]:
+    """Of each of this rank's calls the time beyond that of the rank that took least: the last to come. Clocks need not agree. A collective call."""
+    return _waits([call.ranks for call in calls], seconds, gathered(world, [(call.ranks, taken) for call, taken in zip(calls, seconds, strict=True)]))
+
+
+def _waits(mine: list[tuple[int, ...]], seconds: list[float], everybody: list[list[tuple[tuple[int, ...], float]]]) -> list[float]:
     shortest: dict[tuple[tuple[int, ...], int], float] = {}
     for calls in everybody:
         counts: dict[tuple[int, ...], int] = defaultdict(int)
-        for ranks, exposed_s in calls:
+        for ranks, taken_s in calls:
             key = (ranks, counts[ranks])
             counts[ranks] += 1
-            shortest[key] = min(exposed_s, shortest.get(key, exposed_s))
+            shortest[key] = min(taken_s, shortest.get(key, taken_s))
     counts = defaultdict(int)
-    waits = []
-    for call in mine:
-        waits.append(call.waited_s - shortest[call.ranks, counts[call.ranks]])
-        counts[call.ranks] += 1
-    return waits
+    found = []
+    for ranks, taken_s in zip(mine, seconds, strict=True):
+        found.append(taken_s - shortest[ranks, counts[ranks]])
+        counts[ranks] += 1
+    return found
 
 
 def group_name(world: World, call: Call) -> str:

@@ -179,8 +179,10 @@ class _Ledger:
 
 
 def _with_allocator(subject: Subject, tracked: Memory) -> Memory:
-    """Take the peak from the allocator, over one more step without the tracker."""
-    torch.cuda.synchronize()
+    """Take the peaks from the allocator, over one more step without the tracker."""
+    # What the tracked step left in the allocator's pools is given back; the first step after that fills them anew.
+    torch.cuda.empty_cache()
+    subject.step()
     torch.cuda.reset_peak_memory_stats()
     subject.step()
     peak_bytes = torch.cuda.max_memory_allocated()

@@ -1,11 +1,8 @@
 """Measure a step and assemble its StepReport."""
 
-import os
-import platform
 import shlex
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,11 +12,18 @@ from simulator.specs.flops import model_flops_per_token
 from simulator.specs.presets import Default
 from trainer.measure.allocator import TOLERANCE, agrees, allocator_peak_bytes
 from trainer.measure.communication import measure_communication
+from trainer.measure.device_communication import measure_device_communication
 from trainer.measure.load import layer_loads
 from trainer.measure.memory import MemoryPass, measure_memory
 from trainer.measure.merge import apart, merged
+from trainer.measure.profile import Profile, profile_steps
+from trainer.measure.snapshot import write_snapshot
 from trainer.measure.subject import Subject
+from trainer.measure.surroundings import device_name, machine, place_of, settings, versions
 from trainer.measure.time import TimePass, measure_time
+from trainer.measure.trace import write_trace
+from trainer.parallel.together import gathered
+from trainer.parallel.world import World
 
 
 @dataclass(frozen=True)
@@ -30,25 +34,51 @@ class Measurement:
     allocator_agrees: bool | None
 
 
-def measure_step(subject: Subject, *, repeats: int, data: str, defaults: list[Default], check_allocator: bool = False) -> Measurement:
-    """Memory pass, allocator check where it is asked for, time pass. ``data`` says in words what the tokens are."""
+@dataclass(frozen=True)
+class Extras:
+    """What is made only when it is asked for. ``trace``, ``snapshot``: files; each rank of several puts its number into their names."""
+
+    check_allocator: bool = False
+    trace: Path | None = None
+    snapshot: Path | None = None
+
+
+def measure_step(subject: Subject, *, repeats: int, data: str, defaults: list[Default], extras: Extras = Extras()) -> Measurement:
+    """Memory pass, allocator check, time pass, communication over ranks, trace and snapshot. ``data`` says in words what the tokens are."""
     memory = measure_memory(subject)
-    agree, notes = _checked(subject, memory) if check_allocator else (None, [])
+    agree, notes = _checked(subject, memory) if extras.check_allocator else (None, [])
     time = measure_time(subject, memory.operations, repeats)
     report = _report(subject, memory, time, [f"tokens: {data}", *notes], defaults)
-    return Measurement(_of_all_ranks(subject, report, repeats), agree)
+    report, profile = _of_all_ranks(subject, report, repeats)
+    if extras.trace is not None:
+        write_trace(profile or profile_steps(subject), file_of_rank(extras.trace, subject.parallel.world))
+    if extras.snapshot is not None:
+        write_snapshot(subject, file_of_rank(extras.snapshot, subject.parallel.world))
+    return Measurement(report, agree)
 
 
-def _of_all_ranks(subject: Subject, report: StepReport, repeats: int) -> StepReport:
+def file_of_rank(file: Path, world: World) -> Path:
+    """``file``, with the rank before what its name ends in where there are several."""
+    if world.plan.ranks == 1:
+        return file
+    stem, dot, ends = file.name.partition(".")
+    return file.with_name(f"{stem}-rank{world.rank}{dot}{ends}")
+
+
+def _of_all_ranks(subject: Subject, report: StepReport, repeats: int) -> tuple[StepReport, Profile | None]:
+    """The merged report of several ranks; on CUDA their communication comes out of a profile, which is given on."""
     if subject.plan.ranks == 1:
-        return report
+        return report, None
+    profile = None
     if subject.device == "cuda":
-        note = "collectives are not timed on CUDA: their seconds are in the rows of their components"
-        provenance = report.provenance.model_copy(update={"notes": [*report.provenance.notes, note]})
-        return merged(report.model_copy(update={"provenance": provenance}), subject.parallel.world)
-    communication = measure_communication(subject, repeats)
+        communication, profile = measure_device_communication(subject)
+        provenance = report.provenance
+        source = f"{provenance.time_source}; communication: NCCL's kernels in {profile.steps} profiled steps"
+        report = report.model_copy(update={"provenance": provenance.model_copy(update={"time_source": source})})
+    else:
+        communication = measure_communication(subject, repeats)
     report = report.model_copy(update={"communication": communication.rows, "time": apart(report.time, communication)})
-    return merged(report, subject.parallel.world)
+    return merged(report, subject.parallel.world), profile
 
 
 def _checked(subject: Subject, memory: MemoryPass) -> tuple[bool, list[str]]:
@@ -85,28 +115,16 @@ def _report(subject: Subject, memory: MemoryPass, time: TimePass, notes: list[st
         defaults=[DefaultUsed(field=default.field, value=default.value, reason=default.reason) for default in defaults],
         provenance=Provenance(
             tool="trainer measure",
-            device=_device_name(subject.device),
-            machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
-            versions={"python": platform.python_version(), "torch": torch.__version__, "moe-ledger": version("moe-ledger")},
+            device=device_name(subject.device),
+            machine=machine(),
+            versions=versions(subject.device),
             command=f"python -m trainer {shlex.join(sys.argv[1:])}",
             threads=torch.get_num_threads(),
             memory_source=memory.source,
             time_source=f"median of {len(time.time.repeats_s)} steps after warm-up; {time.source}",
             yardstick_flops_per_s=time.yardstick_flops_per_s,
+            settings=settings(),
+            placement=gathered(subject.parallel.world, place_of(subject.parallel.world)),
             notes=notes,
         ),
     )
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
-
-
-def _processor() -> str:
-    """The processor's name, as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

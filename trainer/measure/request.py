@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -10,8 +11,9 @@ from configuration.overrides import parse_single
 from simulator.specs import ModelSpec, Plan, load_model, load_plan
 from simulator.specs.presets import Default
 from trainer.measure.levers import Levers, Setting, measure_levers
-from trainer.measure.report import Measurement, measure_step
+from trainer.measure.report import Extras, Measurement, measure_step
 from trainer.measure.subject import build_subject, data_micro_batches, random_micro_batches
+from trainer.measure.trace import check_trace_file
 from trainer.parallel.together import first_rank_first, loss_of_a_rank_told
 from trainer.parallel.world import check_launch, launched_ranks, leave_world, start_world
 from trainer.specs import DATA
@@ -31,6 +33,13 @@ class Request:
     repeats: int
     threads: int | None
     check_allocator: bool
+    trace: Path | None = None
+    snapshot: Path | None = None
+
+    @property
+    def extras(self) -> Extras:
+        """What is made only when it is asked for."""
+        return Extras(check_allocator=self.check_allocator, trace=self.trace, snapshot=self.snapshot)
 
 
 def answer(request: Request, log: Callable[[str], None]) -> Measurement:
@@ -45,15 +54,16 @@ def answer(request: Request, log: Callable[[str], None]) -> Measurement:
         subject = build_subject(model, plan, batches, seed=request.seed, device=resolved.device, world=world)
         on = resolved.device if plan.ranks == 1 else f"{plan.ranks} ranks, {resolved.device}"
         log(f"measuring a step of {model.name}: {model.parameters:,} parameters, {plan.tokens_per_step:,} tokens, {on}")
-        measurement = measure_step(subject, repeats=request.repeats, data=resolved.tokens, defaults=resolved.defaults, check_allocator=request.check_allocator)
+        measurement = measure_step(subject, repeats=request.repeats, data=resolved.tokens, defaults=resolved.defaults, extras=request.extras)
         leave_world()
     return measurement
 
 
 def answer_levers(request: Request, log: Callable[[str], None]) -> Levers:
     """Check what was asked for, then measure every lever. Raises ConfigurationError in one line."""
-    if request.check_allocator:
-        raise ConfigurationError("--check-allocator does not go with --levers (legal: one of them)")
+    for option, given in (("--check-allocator", request.check_allocator), ("--trace", request.trace), ("--memory-snapshot", request.snapshot)):
+        if given:
+            raise ConfigurationError(f"{option} does not go with --levers (legal: one of them)")
     resolved = _resolved(request, log)
     if resolved.plan.ranks > 1:
         raise ConfigurationError(f"plan.ranks ({resolved.plan.ranks}): levers are measured in one process (legal: 1)")
@@ -112,4 +122,8 @@ def _device(request: Request) -> str:
     device = ("cuda" if cuda else "cpu") if request.device == "auto" else request.device
     if request.check_allocator and device != "cpu":
         raise ConfigurationError("--check-allocator: on CUDA the peak is the allocator's own already (legal with --device cpu)")
+    if request.snapshot is not None and device != "cuda":
+        raise ConfigurationError(f"--memory-snapshot: the history of allocations is the CUDA allocator's (legal with --device cuda, here: {device})")
+    if request.trace is not None:
+        check_trace_file(request.trace)
     return device

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from simulator.components import Component, Phase
-from trainer.measure.communication import _recording
+from trainer.measure.communication import Recorder, recording
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ CALLED, WAITED = (Phase.BACKWARD, Component.GRADIENT_SYNC), (Phase.OPTIMIZER, Co
 
 @pytest.mark.parametrize(("at_once", "places"), [(False, {CALLED, WAITED}), (True, {CALLED})])
 def test_waiting_counts_where_it_is_done(world_of_one: None, at_once: bool, places: set[tuple[Phase, Component]]) -> None:
-    with _recording(at_once=at_once) as recorder:
+    with recording(Recorder(at_once)) as recorder:
         recorder.observe(*CALLED)
         work = dist.all_reduce(torch.ones(4), async_op=True)
         recorder.observe(*WAITED)

@@ -1,5 +1,6 @@
 """The real command line of ``measure``."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -23,8 +24,10 @@ def measure(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_table_is_printed_and_the_report_written(tmp_path: Path) -> None:
     file = tmp_path / "m.json"
-    result = measure("--model", "tiny-moe", *SMALL, "--seed", "3", "--check-allocator", "-o", str(file))
+    trace = tmp_path / "trace.json.gz"
+    result = measure("--model", "tiny-moe", *SMALL, "--seed", "3", "--device", "cpu", "--check-allocator", "--trace", str(trace), "-o", str(file))
     assert result.returncode == 0, result.stderr
+    assert "traceEvents" in json.loads(gzip.decompress(trace.read_bytes()))
     report = StepReport.model_validate(json.loads(file.read_text()))
     assert f"{report.memory.peak_allocated_bytes:,}" in result.stdout
     assert "temporaries" in result.stdout
@@ -83,6 +86,9 @@ def test_a_plan_file_is_taken(tmp_path: Path) -> None:
         (["--model", "tiny-moe", "--data", "simple-corpse"], "did you mean 'simple-corpus'"),
         (["--model", "tiny-moe", "--set", "model.vocabulary=200", "--data", "simple-corpus"], "vocabulary"),
         (["--model", "tiny-moe", "--device", "tpu"], "device"),
+        (["--model", "tiny-moe", "--device", "cpu", "--memory-snapshot", "s.pickle"], "--memory-snapshot"),
+        (["--model", "tiny-moe", "--trace", "step.txt"], "must end in .json or .json.gz"),
+        (["--model", "tiny-moe", "--levers", "--trace", "step.json"], "--trace does not go with --levers"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_nothing_is_written(arguments: list[str], told: str, tmp_path: Path) -> None:

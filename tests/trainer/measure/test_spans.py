@@ -1,6 +1,6 @@
 """What communication hides behind computation, by hand-worked spans."""
 
-from trainer.bench.overlap import Overlap, overlap_of, union
+from trainer.measure.spans import Overlap, outside, overlap_of, union
 
 
 def test_spans_that_touch_or_overlap_are_one() -> None:
@@ -15,3 +15,9 @@ def test_only_what_runs_beside_no_computation_is_exposed() -> None:
 
 def test_nothing_ran() -> None:
     assert overlap_of([], []) == Overlap(0, 0, 0)
+
+
+def test_what_lies_outside_of_others() -> None:
+    assert outside([(0, 4), (6, 9)], [(1, 2), (3, 7), (8, 8.5)]) == [(0, 1), (2, 3), (7, 8), (8.5, 9)]
+    assert outside([(0, 4)], [(0, 4)]) == []
+    assert outside([(0, 4)], []) == [(0, 4)]
