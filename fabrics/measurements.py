@@ -1,6 +1,6 @@
 """Measured collectives of two accelerators from a JSON-lines file, and the link profile that they give.
 
-A line: ``transport`` (nvlink, shm, socket), ``op``, ``bytes`` (the whole buffer), ``us`` (repeats in microseconds; the median counts);
+A line: ``transport`` (nvlink, shm, socket), ``op``, ``bytes`` (the whole buffer), ``us`` (microseconds, or repeats of which the median counts), ``ranks`` (2);
 other lines are left out. ``ping_pong_round_trip`` is there and back: half of it is one message.
 """
 
@@ -37,7 +37,8 @@ def read(path: Path, transport: str) -> list[Measured]:
     fabric = load_fabric("single-node", overrides)
     found = []
     for op, (collective, algorithm, messages) in OPERATIONS.items():
-        points = sorted((row["bytes"], np.median(row["us"]) * 1e-6 / messages) for row in rows if row.get("transport") == transport and row.get("op") == op)
+        chosen = [row for row in rows if row.get("transport") == transport and row.get("op") == op and row.get("ranks", 2) == 2]
+        points = sorted((row["bytes"], np.median(row["us"]) * 1e-6 / messages) for row in chosen)
         if points:
             sizes, times = np.array(points, dtype=np.float64).T
             found.append(Measured(fabric, collective, [(0, 1)], sizes, times, (algorithm,)))

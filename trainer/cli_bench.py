@@ -14,8 +14,10 @@ def bench(
         list[str] | None, typer.Option("--kernel", help="Operation whose kernels run against each other: norm, swiglu, experts, ... Repeatable; default: all.")
     ] = None,
     suite: Annotated[
-        Literal["device", "training"] | None,
-        typer.Option("--suite", help="device: all that calibration fits. training: whole steps against other implementations."),
+        Literal["device", "training", "losses"] | None,
+        typer.Option(
+            "--suite", help="device: all that calibration fits. training: whole steps against other implementations. losses: variants over 200 steps."
+        ),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Sizes: shape.tokens=1024,4096. Lists make a grid. Repeatable.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Python file with KERNELS = {operation: {name: function}}, run beside ours.")] = None,
@@ -27,7 +29,9 @@ def bench(
     ranks: Annotated[int | None, typer.Option("--ranks", min=2, help="Suite device: processes of the collectives. Default: 2.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document to this file.")] = None,
-    probes: Annotated[Path | None, typer.Option("--probes", help="Suite device: also write the rows as the table that 'calibration fit' reads.")] = None,
+    probes: Annotated[
+        Path | None, typer.Option("--probes", help="Suite device: also write the rows as lines, as 'calibration fit' and fabrics read them.")
+    ] = None,
 ) -> None:
     """Time kernels forward and backward, against the device's roofline and against float64.
 
@@ -53,8 +57,9 @@ def _lines(document: dict[str, object]) -> str:
     """The rows of the device suite, one JSON object a line, after one that names the device."""
     import json
 
-    provenance, rows = document["provenance"], document["rows"]
+    provenance, rows, collectives = document["provenance"], document["rows"], document["collectives"]
     assert isinstance(provenance, dict)
     assert isinstance(rows, list)
+    assert isinstance(collectives, list)
     first = {"kind": "device", "name": provenance["device"], "memory_bytes": provenance.get("memory_bytes"), **provenance["versions"]}
-    return "".join(f"{json.dumps(row)}\n" for row in (first, *rows))
+    return "".join(f"{json.dumps(row)}\n" for row in (first, *rows, *collectives))

@@ -134,5 +134,10 @@ LEFT_OUT = {
     "softmax_fp32": "the table does not say in which type its input is read",
     "cross_entropy_forward": "several kernels, and the table does not say in which type its input is read",
     "adamw_foreach": "many kernels a call; the step program has no such optimizer",
+    "adamw_split": "the step program has the optimizer of fp32 weights alone",
+    "launch": "the host's overhead is taken from host_per_call",
+    "copy_to_device": "the link to the host is no part of a step",
+    "copy_to_host": "the link to the host is no part of a step",
+    "collective": "for link profiles: fabrics/measurements.py reads them",
     "clip_grad_norm": "many kernels a call, held up by the host",
 }

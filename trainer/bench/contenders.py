@@ -17,10 +17,14 @@ LEARNING_RATE = 1e-4
 
 @dataclass(frozen=True)
 class Contender:
-    """``step`` takes one optimizer step on fresh tokens and returns its loss, without waiting for the device."""
+    """``step`` takes one optimizer step on fresh tokens and returns its loss, without waiting for the device.
+
+    ``loads``: of the last step, the busiest expert over the mean, by layer; none where the implementation does not tell.
+    """
 
     name: str
     step: Callable[[], Tensor]
+    loads: Callable[[], list[float]] = list
 
 
 def random_tokens(spec: ModelSpec, plan: Plan, device: str) -> Iterator[MicroBatch]:
@@ -32,12 +36,24 @@ def random_tokens(spec: ModelSpec, plan: Plan, device: str) -> Iterator[MicroBat
 
 def trainer(name: str, spec: ModelSpec, plan: Plan, device: str) -> Contender:
     """This trainer under ``plan``."""
+    plan = portable(plan, device)
     subject = build_subject(spec, plan, random_tokens(spec, plan, device), seed=0, device=device)
+    counts_LE: list[Tensor] = []
 
     def step() -> Tensor:
-        return subject.optimize(subject.micro_batches).language_model
+        losses = subject.optimize(subject.micro_batches)
+        counts_LE[:] = losses.counts_LE
+        return losses.language_model
 
-    return Contender(name, step)
+    return Contender(name, step, lambda: [float(counts_E.max() / counts_E.double().mean()) for counts_E in counts_LE])
+
+
+def portable(plan: Plan, device: str) -> Plan:
+    """``plan`` itself on CUDA; elsewhere with kernels that run there, for trying things out."""
+    if device == "cuda":
+        return plan
+    swiglu = "recompute" if plan.implementation.swiglu == "triton" else plan.implementation.swiglu
+    return plan.model_copy(update={"implementation": plan.implementation.model_copy(update={"swiglu": swiglu, "launch": "eager"})})
 
 
 def plain(spec: ModelSpec, plan: Plan, device: str) -> Contender:

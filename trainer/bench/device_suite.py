@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from trainer.bench.kernels import DTYPES
+from trainer.bench.launches import launch_rows
 from trainer.bench.timing import Timing, host_timed, timed
+from trainer.split_adamw import SplitAdamW
 
 Row = dict[str, Any]
 Case = tuple[str, Row, Callable[[], object]]
@@ -38,6 +40,8 @@ def device_rows(device: str, dtype: str, repeats: int, log: Callable[[str], None
         log(f"{kind} {fields}: {rows[-1]['us']:.1f} µs")
     for operation, work in _host_cases(device):
         rows.append(_row("host_per_call", {"op": operation}, host_timed(work, device, repeats)))
+    if device == "cuda":
+        rows += [_row(kind, fields, timing) for kind, fields, timing in launch_rows(repeats)]
     return rows
 
 
@@ -120,6 +124,10 @@ def _moves(device: str, dtype: str) -> Iterator[Case]:
         yield "silu", common | {"bytes": 2 * item * elements}, partial(F.silu, x)
         if dtype == "bf16":
             yield "cast_bf16_fp32", {"elements": elements, "bytes": 6 * elements}, x.float
+        if device == "cuda":
+            at_host = torch.empty_like(x, device="cpu").pin_memory()
+            yield "copy_to_device", common | {"bytes": item * elements}, partial(out.copy_, at_host, non_blocking=True)
+            yield "copy_to_host", common | {"bytes": item * elements}, partial(at_host.copy_, x, non_blocking=True)
 
 
 def _routing(device: str, dtype: str) -> Iterator[Case]:
@@ -146,6 +154,12 @@ def _optimizers(device: str) -> Iterator[Case]:
             tensor.grad = torch.randn_like(tensor)
         optimizer = torch.optim.AdamW(tensors, fused=True)
         yield "adamw_fused", {"parameters": 10 * side * side, "tensors": 10}, optimizer.step
+        if device == "cuda":
+            narrow = [torch.nn.Parameter(tensor.detach().bfloat16()) for tensor in tensors]
+            for tensor in narrow:
+                tensor.grad = torch.randn_like(tensor)
+            split = SplitAdamW([{"params": narrow}], lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+            yield "adamw_split", {"parameters": 10 * side * side, "tensors": 10}, split.step
 
 
 def _host_cases(device: str) -> Iterator[tuple[str, Callable[[], object]]]:

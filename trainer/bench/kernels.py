@@ -13,6 +13,7 @@ from trainer.bench.families import FAMILIES, Family
 from trainer.bench.shape import BenchShape
 from trainer.bench.timing import Timing, timed
 
+OPTIMIZER = "optimizer"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -55,8 +56,8 @@ class Row:
         }
 
 
-def chosen_families(names: list[str], file: Path | None) -> dict[str, Family]:
-    """The operations asked for, all by default, with the kernels of a user's file beside the registered ones.
+def chosen_families(names: list[str], file: Path | None) -> dict[str, Family | None]:
+    """The operations asked for, all by default, with the kernels of a user's file beside the registered ones; None for the optimizer, which is no function.
 
     The file defines ``KERNELS``: operation to name to function. Raises ConfigurationError.
     """
@@ -67,10 +68,11 @@ def chosen_families(names: list[str], file: Path | None) -> dict[str, Family]:
         if not isinstance(kernels, dict) or not all(callable(kernel) for kernel in kernels.values()):
             raise ConfigurationError(f"--file {file}: KERNELS[{operation!r}] must be {{name: function}}")
         families[operation] = replace(families[operation], kernels=families[operation].kernels | kernels)
+    known: dict[str, Family | None] = {**families, OPTIMIZER: None}
     for name in names:
-        if name not in families:
-            raise unknown("--kernel", name, families)
-    return {name: families[name] for name in names or families}
+        if name not in known:
+            raise unknown("--kernel", name, known)
+    return {name: known[name] for name in names or known}
 
 
 def _read(file: Path) -> dict[str, dict[str, Callable[..., Tensor]]]:

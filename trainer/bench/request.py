@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from configuration.errors import ConfigurationError
-from configuration.overrides import grid_points, parse_grid, split_by_kind
+from configuration.overrides import grid_points, parse_grid, parse_single, split_by_kind
 from configuration.spec import validated
 from simulator.specs import load_model
 from trainer.bench.collectives import collective_rows
 from trainer.bench.device_suite import device_rows
 from trainer.bench.kernels import Row, chosen_families, measure_family
+from trainer.bench.losses import LossesShape, losses_document
+from trainer.bench.optimizers import measure_optimizers
 from trainer.bench.roofline import Roofline, draw_roofline, measure_roofline
 from trainer.bench.shape import BenchShape
 from trainer.bench.training_suite import SHAPES, training_rows
@@ -27,6 +29,7 @@ TAKEN = {
     None: ("--kernel", "--set", "--file", "--dtype", "--figure"),
     "device": ("--dtype", "--ranks", "--probes"),
     "training": ("--set", "--hugging-face"),
+    "losses": ("--set",),
 }
 """By suite (None: kernels) the options that it takes besides those that all take."""
 
@@ -71,13 +74,17 @@ def answer(request: Request, log: Log) -> Answer:
     shapes = [validated(BenchShape, split_by_kind(point).get("shape", {}), "--set") for point in grid_points(parse_grid(request.settings, ("shape",)))]
     for shape in shapes:
         for family in families.values():
-            family.check(shape)
+            if family is not None:
+                family.check(shape)
     roofline = measure_roofline(device, dtype, request.repeats)
     rows = []
     for shape in shapes:
         for operation, family in families.items():
             log(f"{operation}: {shape}")
-            rows += measure_family(operation, family, shape, dtype=dtype, device=device, repeats=request.repeats)
+            if family is None:
+                rows += measure_optimizers(shape, device=device, repeats=request.repeats)
+            else:
+                rows += measure_family(operation, family, shape, dtype=dtype, device=device, repeats=request.repeats)
     if request.figure is not None:
         draw_roofline(rows, roofline, request.figure)
     document["roofline"] = {"flops_per_s": roofline.flops_per_s, "bytes_per_s": roofline.bytes_per_s}
@@ -102,9 +109,11 @@ def _suite(request: Request, device: str, dtype: str, log: Log) -> dict[str, Any
         ranks = _ranks(request.ranks, device)
         rows = device_rows(device, dtype, request.repeats, log)
         return {"rows": rows, "collectives": [] if ranks is None else collective_rows(device, ranks, request.repeats)}
-    if device != "cuda":
-        raise ConfigurationError("--suite training: its shapes need a CUDA device (legal here: device)")
+    if request.suite == "losses":
+        return losses_document(validated(LossesShape, parse_single(request.settings, ("shape",)).get("shape", {}), "--set"), device, log)
     grid = parse_grid(request.settings, ("shape",))
+    if device != "cuda" and "shape.model" not in grid:
+        raise ConfigurationError("--suite training: its shapes need a CUDA device (legal here: a small model by --set shape.model=FILE)")
     if set(grid) - {"shape.model"}:
         raise ConfigurationError(f"--set {min(set(grid) - {'shape.model'})}: --suite training takes whole models (legal: shape.model)")
     specs = [load_model(str(name)) for name in grid.get("shape.model", SHAPES)]

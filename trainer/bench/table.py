@@ -21,26 +21,39 @@ def show_answer(answer: Answer, console: "Console") -> None:
     console.print(f"roofline, measured: {answer.roofline.flops_per_s:.4g} FLOP/s, {answer.roofline.bytes_per_s:.4g} bytes/s")
     table = Table("operation", "kernel", "tokens", "forward", "backward", "FLOP/s", "bytes/s", "of roofline", "error", "gradient error")
     for row in answer.rows:
-        if row.forward is None or row.backward is None:
+        if row.forward is None:
             table.add_row(row.operation, row.kernel, f"{row.shape.tokens:,}", f"[dim]{escape(row.note)}[/dim]")
             continue
         least_s = answer.roofline.least_s(row.forward_flops, row.forward_bytes)
         table.add_row(
-            row.operation, row.kernel, f"{row.shape.tokens:,}", f"{row.forward.median_s * 1e6:,.1f} µs", f"{row.backward.median_s * 1e6:,.1f} µs",
+            row.operation, row.kernel, f"{row.shape.tokens:,}", f"{row.forward.median_s * 1e6:,.1f} µs",
+            "" if row.backward is None else f"{row.backward.median_s * 1e6:,.1f} µs",
             f"{row.forward_flops / row.forward.median_s:.3g}" if row.forward_flops else "", f"{row.forward_bytes / row.forward.median_s:.3g}",
-            f"{least_s / row.forward.median_s:.0%}", f"{row.forward_error:.1e}", f"{row.gradient_error:.1e}",
+            f"{least_s / row.forward.median_s:.0%}", _error(row.forward_error), _error(row.gradient_error),
         )  # fmt: skip
     console.print(table)
     console.print("[dim]rates, share and error are of the forward pass; bytes are the least that must move; errors are relative norms against float64[/dim]")
 
 
+def _error(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
 def _suite(document: dict[str, Any], console: "Console") -> None:
+    if document["suite"] == "losses":
+        _losses(document, console)
+        return
     if document["suite"] == "training":
-        table = Table("shape", "contender", "tokens/s", "model FLOP/s", "peak, GB")
+        table = Table("shape", "contender", "tokens/s", "model FLOP/s", "peak, GB", "busiest expert over mean")
         for row in document["rows"]:
             peak = row.get("peak_allocated_bytes")
             table.add_row(
-                row["shape"], row["contender"], f"{row['tokens_per_s']:,.0f}", f"{row['model_flops_per_s']:.4g}", "" if peak is None else f"{peak / 1e9:.2f}"
+                row["shape"],
+                row["contender"],
+                f"{row['tokens_per_s']:,.0f}",
+                f"{row['model_flops_per_s']:.4g}",
+                "" if peak is None else f"{peak / 1e9:.2f}",
+                f"{max(loads):.2f}" if (loads := row["busiest_over_mean_by_layer"]) else "",
             )
         console.print(table)
         return
@@ -51,3 +64,12 @@ def _suite(document: dict[str, Any], console: "Console") -> None:
         table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)))
     console.print(table)
     console.print(f"{len(document['collectives'])} rows of collectives")
+
+
+def _losses(document: dict[str, Any], console: "Console") -> None:
+    table = Table("variant", "mean of the last losses", "above the reference", "largest of a seed", "deviation of the reference over seeds", "within it")
+    for row in document["comparison"]:
+        numbers = (f"{row['mean_of_last']:.4f}", f"{row['difference']:+.4f}", f"{row['largest']:+.4f}", f"{row['spread']:.4f}")
+        table.add_row(row["variant"], *numbers, "yes" if row["within_spread"] else "no")
+    console.print(table)
+    console.print(f"[dim]nats a token; the language itself has {document['entropy_nats_per_token']:.4f}[/dim]")

@@ -36,11 +36,12 @@ class Timing:
         return {"median_s": self.median_s, "repeats_s": self.repeats_s, "calls": self.calls, "outliers": self.outliers}
 
 
-def timed(work: Callable[[], object], device: str, repeats: int) -> Timing:
-    """Warm up, find out how many calls a repeat needs, then measure: CUDA events on a GPU, the host's clock on CPU."""
+def timed(work: Callable[[], object], device: str, repeats: int, *, calls: int | None = None) -> Timing:
+    """Warm up, find out how many calls a repeat needs where it is not said, then measure: CUDA events on a GPU, the host's clock on CPU."""
     work()
-    once_s = max(_seconds(work, device, 1), 1e-7)
-    calls = max(1, min(MOST_CALLS, round(LEAST_S / once_s)))
+    if calls is None:
+        once_s = max(_seconds(work, device, 1), 1e-7)
+        calls = max(1, min(MOST_CALLS, round(LEAST_S / once_s)))
     return Timing([_seconds(work, device, calls) / calls for _ in range(repeats)], calls)
 
 

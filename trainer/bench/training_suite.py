@@ -17,6 +17,8 @@ from trainer.bench.timing import timed, wait
 
 SHAPES = ("moe-s1", "moe-s2", "moe-s3")
 WARM_UP_STEPS = 3
+STEPS_A_REPEAT = {"cpu": 1, "cuda": 5}
+"""One after another without waiting in between, as in training: the host may be ahead of the GPU."""
 
 
 def training_rows(specs: list[ModelSpec], device: str, repeats: int, *, hugging_face: bool, log: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -27,7 +29,7 @@ def training_rows(specs: list[ModelSpec], device: str, repeats: int, *, hugging_
     for spec in specs:
         for make in _contenders(spec, device, hugging_face):
             rows.append(_measure(spec, make(), device, repeats))
-            log(f"{spec.name}, {rows[-1]['contender']}: {rows[-1]['tokens_per_s']:,.0f} tokens/s")
+            log(f"{spec.name}, {rows[-1]['contender']}: {rows[-1]['tokens_per_s']:,.0f} tokens/s{_load(rows[-1])}")
             _forget()
     return rows
 
@@ -59,7 +61,7 @@ def _measure(spec: ModelSpec, contender: Contender, device: str, repeats: int) -
     tokens = defaults.micro_batch * defaults.sequence
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    timing = timed(contender.step, device, repeats)
+    timing = timed(contender.step, device, repeats, calls=STEPS_A_REPEAT[device])
     row: dict[str, Any] = {
         "shape": spec.name,
         "contender": contender.name,
@@ -67,11 +69,18 @@ def _measure(spec: ModelSpec, contender: Contender, device: str, repeats: int) -
         "tokens_per_s": tokens / timing.median_s,
         "model_flops_per_s": model_flops_per_token(spec, defaults.sequence) * tokens / timing.median_s,
         "last_loss": float(contender.step()),
+        "busiest_over_mean_by_layer": contender.loads(),
     }
     if device == "cuda":
         row |= {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
-        row["kernel_seconds_by_kind"] = by_kind(kernel_times(contender.step))
+        kernels = kernel_times(contender.step)
+        row |= {"kernel_seconds_by_kind": by_kind(kernels), "launches": sum(kernel.launches for kernel in kernels)}
     return row
+
+
+def _load(row: dict[str, Any]) -> str:
+    loads = row["busiest_over_mean_by_layer"]
+    return f", busiest expert over the mean {max(loads):.2f}" if loads else ""
 
 
 def _forget() -> None:

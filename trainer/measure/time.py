@@ -24,7 +24,8 @@ YARDSTICK_SIZES = {"cpu": 512, "cuda": 4096}
 
 Key = tuple[Phase, Component]
 FRAME = (Phase.FORWARD, Component.INPUTS)
-INSTRUMENT = (Phase.BACKWARD, Component.INPUTS)
+HANGING_HOOKS = (Phase.BACKWARD, Component.INPUTS)
+"""The instrument's own work, where it follows the forward pass; later in backward it is what no scope was around."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ def measure_time(subject: Subject, operations: Counter[Key], repeats: int) -> Ti
     for _ in range(WARM_UP_STEPS):
         subject.step()
     plain_s: list[float] = []
-    clocked: list[dict[Key, float]] = []
+    clocked: list[dict[Key | None, float]] = []
     products_s: list[float] = []
     product = _Product(subject)
+    compiled = subject.plan.implementation.compile != "none"
     product.seconds()
     for _ in range(repeats):
         plain_s.append(_seconds(subject, subject.step))
-        clocked.append(_clocked_step(subject))
+        clocked.append(_clocked_step(subject, frames_apart=compiled))
         products_s.append(product.seconds())
     step_s = median(plain_s)
     rows_s, other_s = _split(clocked, {key for key in operations if key[1] is not Component.INPUTS})
@@ -86,33 +88,36 @@ def _time(step_s: float, rows_s: dict[Key, float], operations: Counter[Key], rep
     )
 
 
-def _split(clocked: list[dict[Key, float]], rows: Collection[Key]) -> tuple[dict[Key, float], float]:
-    """Medians of the rows, and of all the rest but the instrument's own time."""
+def _split(clocked: list[dict[Key | None, float]], rows: Collection[Key]) -> tuple[dict[Key, float], float]:
+    """Medians of the rows, and of all the rest but the instrument's own time (None)."""
     rows_s = {key: median(step.get(key, 0.0) for step in clocked) for key in rows}
-    other_s = median(sum(seconds for key, seconds in step.items() if key not in rows and key != INSTRUMENT) for step in clocked)
+    other_s = median(sum(seconds for key, seconds in step.items() if key is not None and key not in rows) for step in clocked)
     return rows_s, other_s
 
 
 class _Clock:
-    """Takes the time at every change of component. The frame between two scopes of the forward pass counts with the first of them."""
+    """Takes the time at every change of component. The frame between two scopes of the forward pass counts with the first of them,
+    unless ``frames_apart``: then it holds compiled code, which has no scopes."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.marks: list[tuple[Key, Any]] = []
+    def __init__(self, device: str, *, frames_apart: bool) -> None:
+        self.device, self.frames_apart = device, frames_apart
+        self.marks: list[tuple[Key | None, Any]] = []
+        self.phase = Phase.FORWARD
 
     def observe(self, phase: Phase, component: Component) -> None:
         """Begin a stretch."""
-        key = (phase, component)
-        if key == FRAME and self.marks and self.marks[-1][0][0] is Phase.FORWARD:
+        key, before = (phase, component), self.phase
+        self.phase = phase
+        if key == FRAME and self.marks and before is Phase.FORWARD and not self.frames_apart:
             return
-        self.marks.append((key, self._now()))
+        self.marks.append((None if key == HANGING_HOOKS and before is Phase.FORWARD else key, self._now()))
 
-    def seconds(self) -> dict[Key, float]:
+    def seconds(self) -> dict[Key | None, float]:
         """Seconds of all stretches, from the first mark to now."""
         ends = [mark for _, mark in self.marks[1:]] + [self._now()]
         if self.device == "cuda":
             torch.cuda.synchronize()
-        found: dict[Key, float] = defaultdict(float)
+        found: dict[Key | None, float] = defaultdict(float)
         for (key, begin), end in zip(self.marks, ends, strict=True):
             found[key] += begin.elapsed_time(end) / 1000 if self.device == "cuda" else end - begin
         return found
@@ -125,8 +130,8 @@ class _Clock:
         return event
 
 
-def _clocked_step(subject: Subject) -> dict[Key, float]:
-    clock = _Clock(subject.device)
+def _clocked_step(subject: Subject, *, frames_apart: bool) -> dict[Key | None, float]:
+    clock = _Clock(subject.device, frames_apart=frames_apart)
     with tracking(clock.observe):
         subject.step(_announced(subject.micro_batches, clock))
     return clock.seconds()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One and two GPUs of one machine on moe-s1: data parallel, expert parallel, fully sharded, over NVLink, shared memory and sockets.
-# usage: run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]
+# usage: [TRANSPORTS="nvlink shm socket"] run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]
 set -uo pipefail
 out="$1" device="${2:-cuda}" model="${3:-moe-s1}" plan="${4:-fast}"
 mkdir -p "$out"
@@ -16,10 +16,12 @@ sharded=("${eager[@]}" --set plan.precision=bf16-mixed)
 steps one-compiled 1 --plan "$plan"
 steps one-eager 1 "${eager[@]}"
 steps one-mixed 1 "${sharded[@]}"
-transports="nvlink shm socket"
+transports=${TRANSPORTS:-nvlink shm socket}
 [ "$device" = cpu ] && transports=gloo
 for transport in $transports; do
-    export NCCL_P2P_DISABLE=$([ $transport = nvlink ] && echo 0 || echo 1) NCCL_SHM_DISABLE=$([ $transport = socket ] && echo 1 || echo 0)
+    export NCCL_P2P_DISABLE=$([ "$transport" = nvlink ] && echo 0 || echo 1) NCCL_SHM_DISABLE=$([ "$transport" = socket ] && echo 1 || echo 0)
+    # Else NCCL takes an InfiniBand card for its network, where there is one.
+    [ "$transport" = socket ] && export NCCL_NET=Socket || unset NCCL_NET
     steps "$transport-data-compiled" 2 --plan "$plan" --set plan.ep=1
     steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2
     steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3

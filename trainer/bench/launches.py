@@ -1,0 +1,40 @@
+"""What a kernel costs on a GPU beside its work: from the call to the end of the wait for it, and in a CUDA graph."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from trainer.bench.timing import Timing, timed, wait
+
+CALLS = 200
+GRAPH_KERNELS = 200
+
+
+def launch_rows(repeats: int) -> Iterator[tuple[str, dict[str, Any], Timing]]:
+    """Kind, what it is, and seconds of one kernel of 64 elements."""
+    x = torch.zeros(64, device="cuda")
+    yield "launch", {"op": "kernel_and_wait"}, _waited(x, repeats)
+    yield "launch", {"op": "kernel_in_graph", "kernels": GRAPH_KERNELS}, _in_graph(x, repeats)
+
+
+def _waited(x: torch.Tensor, repeats: int) -> Timing:
+    seconds = []
+    for _ in range(repeats):
+        wait("cuda")
+        begin = time.perf_counter()
+        for _ in range(CALLS):
+            x.add_(1.0)
+            torch.cuda.synchronize()
+        seconds.append((time.perf_counter() - begin) / CALLS)
+    return Timing(seconds, CALLS)
+
+
+def _in_graph(x: torch.Tensor, repeats: int) -> Timing:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(GRAPH_KERNELS):
+            x.add_(1.0)
+    replays = timed(graph.replay, "cuda", repeats)
+    return Timing([seconds / GRAPH_KERNELS for seconds in replays.repeats_s], replays.calls * GRAPH_KERNELS)
