@@ -56,8 +56,9 @@ class MoeFeedForward(Spec):
     """Top-k mixture of SwiGLU experts behind a router in fp32.
 
     ``router``: scores are a softmax over the experts, or a sigmoid of each logit. ``normalise_weights`` divides the k chosen scores
-    by their sum, ``weight_scale`` multiplies what comes out. ``selection_bias``: a number of each expert is added to the scores when
-    the k are chosen, and nowhere else (Wang et al. 2024, arXiv 2408.15664; DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+    by their sum (with one chosen that is always one, and only the auxiliary losses teach the router), ``weight_scale``
+    multiplies what comes out. ``selection_bias``: a number of each expert is added to the scores when the k are chosen,
+    and nowhere else (Wang et al. 2024, arXiv 2408.15664; DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
     ``shared_width``: hidden width of the shared experts, one dense SwiGLU that every token passes; 0 for none. ``capacity_factor``: with
     one, an expert takes at most this times the mean number of rows in training, and drops the rest (GShard, arXiv 2006.16668).
     """

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from simulator.records.run_table import RunRow, read_rows
+from trainer.sweep.workers import visible_gpus
 
 GRID = (
     "--set", "model.width=16", "--set", "model.vocabulary=260", "--set", "model.blocks.0.mixer.heads=2", "--set", "model.blocks.0.mixer.kv_heads=2",
@@ -74,6 +76,15 @@ def test_a_point_that_cannot_be_run_is_told_before_anything_is_trained(corpus: P
     assert "top_k=3" in done.stderr
     assert "top_k (3) must not exceed experts (2)" in done.stderr
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, ["0", "1"]), ("2, 3", ["2", "3"]), ("3", ["3"])])
+def test_processes_share_the_gpus_that_the_sweep_may_use(monkeypatch: pytest.MonkeyPatch, given: str | None, seen: list[str]) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
+    assert visible_gpus() == seen
 
 
 def test_presets_are_listed_and_shown() -> None:

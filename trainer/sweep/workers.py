@@ -1,6 +1,7 @@
-"""A sweep on several processes of one machine: each takes the costliest trunk that is left."""
+"""A sweep on several processes of one machine: each takes the costliest trunk that is left. All GPUs that the sweep sees are dealt to them in turn."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ def sweep_on(
     jobs, failures = context.Queue(), context.Queue()
     for job in [*groups, *[None] * processes]:
         jobs.put(job)
-    workers = [context.Process(target=_work, args=(jobs, failures, table, folder, threads, deadline_s)) for _ in range(processes)]
-    log(f"{len(groups)} trunks on {processes} processes")
+    gpus = visible_gpus()
+    workers = [
+        context.Process(target=_work, args=(jobs, failures, table, folder, threads, deadline_s, gpus[process % len(gpus)] if gpus else None))
+        for process in range(processes)
+    ]
+    log(f"{len(groups)} trunks on {processes} processes" + (f" and {len(gpus)} GPUs" if gpus else ""))
     for worker in workers:
         worker.start()
     try:
@@ -51,15 +56,27 @@ def sweep_on(
     return rows
 
 
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES says of each GPU that this process may use."""
+    import torch
+
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return given[:count] if given else [str(number) for number in range(count)]
+
+
 def _data_of(point: Point) -> tuple[str, int]:
     return point.experiment.data.model_dump_json(), point.experiment.model.vocabulary
 
 
-def _work(jobs: Any, failures: Any, table: Path, folder: Path, threads: int, deadline_s: float | None) -> None:
+def _work(jobs: Any, failures: Any, table: Path, folder: Path, threads: int, deadline_s: float | None, gpu: str | None) -> None:
     import sys
 
     import torch
 
+    if gpu is not None:
+        # Read when CUDA is first used, which comes later.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
     told = []
     while (trunk := jobs.get()) is not None:

@@ -1,7 +1,7 @@
 """A corpus of source text from installed Python packages: ``python corpus.py FOLDER [PACKAGE ...]``.
 
 Writes each file of the packages once (equal files are dropped) under a name that is a hash of its text, so that a reader in the order of the names sees
-packages well mixed, and prints the versions.
+packages well mixed. Prints the version of each package, or that it is not installed, and the bytes so far.
 """
 
 import hashlib
@@ -9,18 +9,26 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-PACKAGES = ("torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx")
+PACKAGES = (
+    "torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx", "jax", "sklearn", "statsmodels", "skimage",
+    "torch_geometric", "lightning", "numba", "numpyro", "botorch", "gpytorch", "linear_operator", "flax", "optax", "accelerate", "peft", "timm",
+    "seaborn", "xarray", "tensorboard", "onnx", "onnxscript", "onnxruntime", "cupy", "hypothesis", "pygments", "setuptools", "pip", "Cython",
+    "torchvision", "torchaudio", "torchmetrics", "e3nn", "diffrax", "equinox", "sentence_transformers", "huggingface_hub", "aiohttp", "fsspec",
+    "mpmath", "pyarrow", "patsy", "imageio", "fontTools", "joblib", "PIL",
+)  # fmt: skip
 
 
 def main() -> None:
     """Write the corpus."""
     folder, packages = Path(sys.argv[1]), sys.argv[2:] or PACKAGES
     folder.mkdir(parents=True, exist_ok=True)
+    distributions = metadata.packages_distributions()
     size_bytes = 0
     for package in packages:
         found = util.find_spec(package)
-        assert found is not None
-        assert found.origin is not None
+        if found is None or found.origin is None:
+            print(package, "is not installed")
+            continue
         for file in sorted(Path(found.origin).parent.rglob("*.py")):
             try:
                 text = file.read_text(encoding="utf-8")
@@ -30,7 +38,7 @@ def main() -> None:
             if text and not target.exists():
                 target.write_text(text, encoding="utf-8")
                 size_bytes += len(text.encode())
-        print(package, metadata.version(package), size_bytes)
+        print(package, metadata.version(distributions[package][0]), size_bytes)
 
 
 if __name__ == "__main__":
