@@ -44,6 +44,7 @@ def _measure() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--plan", required=True)
     parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--timed", type=int, default=9, help="steps of which the median is taken")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     given = parser.parse_args()
     overrides = parse_single(given.settings, ("model", "plan"))
@@ -56,7 +57,7 @@ def _measure() -> None:
         subject.step()
     if given.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    steps_s = [seconds(subject) for _ in range(TIMED)]
+    steps_s = [seconds(subject) for _ in range(given.timed)]
     found = {
         "model": given.model, "plan": given.plan, "settings": given.settings, "tokens_per_step": plan.tokens_per_step, "step_s": median(steps_s),
         "steps_s": steps_s, "tokens_per_s": plan.tokens_per_step / median(steps_s), "versions": versions(given.device),

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import grids
+import run_grids
 import numpy as np
 
 from calibration.scaling.backtest import backtest, backtest_document
@@ -21,16 +21,20 @@ from simulator.records.run_table import read_rows
 EARLIER = Path(__file__).parents[1] / "moe-scaling-h100" / "losses.csv"
 LAW = fitted_law_named("joint-moe-fixed")
 NOISES = (0.003, 0.006, 0.01)
-SEED_NUMBERS = (0, *grids.SEEDS)
+SEED_NUMBERS = (0, *run_grids.SEEDS)
 
 
 def simulated(truth: Fit, noise: float, seed: int) -> Points:
     """The grid's runs with losses of ``truth`` and standard deviation ``noise`` of ln L."""
     rng = np.random.default_rng(seed)
     trunks = [
-        (grids.active(width), experts, number) for width in grids.SIZES for experts in grids.EXPERTS for number in SEED_NUMBERS if _made(width, experts, number)
+        (run_grids.active(width), experts, number)
+        for width in run_grids.SIZES
+        for experts in run_grids.EXPERTS
+        for number in SEED_NUMBERS
+        if _made(width, experts, number)
     ]
-    runs = [(n, tokens, experts, trunk) for trunk, (n, experts, _) in enumerate(trunks) for tokens in grids.TOKENS]
+    runs = [(n, tokens, experts, trunk) for trunk, (n, experts, _) in enumerate(trunks) for tokens in run_grids.TOKENS]
     n, d, experts, trunk = (np.array(column, dtype=float) for column in zip(*runs, strict=True))
     points = points_at(n, d, experts=experts)
     shared, own = rng.standard_normal(len(trunks))[trunk.astype(int)], rng.standard_normal(len(runs))
@@ -38,7 +42,7 @@ def simulated(truth: Fit, noise: float, seed: int) -> Points:
 
 
 def _made(width: int, experts: int, number: int) -> bool:
-    return number == 0 or (width in grids.SEEDED_SIZES and experts == grids.SEEDED_EXPERTS)
+    return number == 0 or (width in run_grids.SEEDED_SIZES and experts == run_grids.SEEDED_EXPERTS)
 
 
 def main() -> None:

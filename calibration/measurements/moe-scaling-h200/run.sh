@@ -18,11 +18,11 @@ common=(--threads 1 --processes "$processes" --data text-files "${plan[@]}"
 left() { python -c "print(max(0, $minutes * $1 - $SECONDS / 60))"; }
 mkdir -p "$out"
 if [ ! -e "$out/losses.yaml" ]; then
-    python "$here/grids.py" learning-rates >"$out/learning-rates.yaml"
+    python "$here/run_grids.py" learning-rates >"$out/learning-rates.yaml"
     # A rate that diverges leaves no row, and the rule does without it. The tuning is to leave most of the time to the grid.
     python -m trainer sweep --runs "$out/learning-rates.csv" --grid "$out/learning-rates.yaml" --folder "$out/runs" --minutes "$(left 0.35)" "${common[@]}" >/dev/null ||
         true
-    python "$here/grids.py" losses "$out/learning-rates.csv" >"$out/losses.new"
+    python "$here/run_grids.py" losses "$out/learning-rates.csv" >"$out/losses.new"
     mv "$out/losses.new" "$out/losses.yaml"
 fi
 python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$(left 1)" "${common[@]}" >/dev/null

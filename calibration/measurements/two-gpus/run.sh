@@ -10,19 +10,21 @@ steps() { # NAME PROCESSES ARGUMENTS...
     timeout 80 torchrun --nproc-per-node "$processes" --master-port 29512 -m trainer.bench.parallel_steps "$out/$name.json" --device "$device" --model "$model" --set plan.routing=uniform "$@" \
         2>"$out/$name.err" && rm "$out/$name.err" || { echo "$name failed"; tail -5 "$out/$name.err"; }
 }
-# What a plan that cuts blocks cannot compile, without compilation; and with fp32 weights, where states are sharded.
-eager=(--plan "$plan" --set plan.implementation.compile=none --set plan.implementation.norm=recompute)
+# What a plan that cuts blocks can neither compile nor record, without both; and with fp32 weights, where states are sharded.
+eager=(--plan "$plan" --set plan.implementation.compile=none --set plan.implementation.norm=recompute --set plan.implementation.launch=eager)
 sharded=("${eager[@]}" --set plan.precision=bf16-mixed)
-steps one-compiled 1 --plan "$plan"
+steps one-replayed 1 --plan "$plan"
 steps one-eager 1 "${eager[@]}"
 steps one-mixed 1 "${sharded[@]}"
 transports=${TRANSPORTS:-nvlink shm socket}
 [ "$device" = cpu ] && transports=gloo
 for transport in $transports; do
     export NCCL_P2P_DISABLE=$([ "$transport" = nvlink ] && echo 0 || echo 1) NCCL_SHM_DISABLE=$([ "$transport" = socket ] && echo 1 || echo 0)
+    few=()
+    [ "$transport" = socket ] && few=(--timed 3)
     # Else NCCL takes an InfiniBand card for its network, where there is one.
     [ "$transport" = socket ] && export NCCL_NET=Socket || unset NCCL_NET
-    steps "$transport-data-compiled" 2 --plan "$plan" --set plan.ep=1
-    steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2
-    steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3
+    steps "$transport-data-replayed" 2 --plan "$plan" --set plan.ep=1 "${few[@]}"
+    steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2 "${few[@]}"
+    steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3 "${few[@]}"
 done

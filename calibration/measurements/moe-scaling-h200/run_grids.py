@@ -1,4 +1,4 @@
-"""The grids of this measurement: ``python grids.py learning-rates`` and, with the table that those runs made, ``python grids.py losses TABLE``.
+"""The grids of this measurement: ``python run_grids.py learning-rates`` and, with the table that those runs made, ``python run_grids.py losses TABLE``.
 
 Prints a file for ``python -m trainer sweep --grid``. Sizes: three to five layers of widths 64 to 384 with heads of 32, one expert a token of twice the width.
 """
