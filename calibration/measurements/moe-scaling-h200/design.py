@@ -8,8 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import run_grids
 import numpy as np
+import run_grids
 
 from calibration.scaling.backtest import backtest, backtest_document
 from calibration.scaling.fit import Fit, fit
