@@ -55,8 +55,6 @@ def _measure() -> None:
     subject = build_subject(spec, plan, random_tokens(spec, plan, world.device), seed=0, device=given.device, world=world)
     for _ in range(WARM_UP):
         subject.step()
-    if given.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     steps_s = [seconds(subject) for _ in range(given.timed)]
     found = {
         "model": given.model, "plan": given.plan, "settings": given.settings, "tokens_per_step": plan.tokens_per_step, "step_s": median(steps_s),
@@ -64,6 +62,7 @@ def _measure() -> None:
         "environment": settings(), "placement": [place.model_dump() for place in gathered(world, place_of(world))],
     }  # fmt: skip
     if given.device == "cuda":
+        # Of all steps: a replay allocates nothing, its recording did.
         found |= {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), **profiled(subject)}
     if world.first:
         write_atomically(given.output, json.dumps(found, indent=1) + "\n")

@@ -8,21 +8,14 @@ corpus="$1" out="$2" minutes="$3" processes="${4:-24}"
 plan=()
 if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     # The kernels of the fast plan, whole steps replayed; compiling blocks would take longer than it saves.
-    plan=(--plan fast --set plan.implementation.compile="${COMPILE:-none}" --set plan.implementation.launch="${LAUNCH:-graph}")
+    plan=(--plan fast --set plan.implementation.compile=none --set plan.implementation.norm=recompute --set plan.implementation.launch="${LAUNCH:-graph}")
 fi
 common=(--threads 1 --processes "$processes" --data text-files "${plan[@]}"
-    --set "data.sources=[{kind: text-files, paths: ['$corpus'], document: file}]" --set data.tokenizer=bytes --set data.validation_fraction=0.014
+    --set "data.sources=[{kind: text-files, paths: ['$corpus'], document: file}]" --set data.tokenizer=bytes --set data.validation_fraction=0.008
     --set model.vocabulary=260 --set "plan.sequence=${SEQUENCE:-256}" --set "plan.micro_batch=${SEQUENCES:-32}"
     --set "training.schedule={kind: constant, warmup_steps: ${WARMUP:-96}, cooldown_fraction: 0.2, final_fraction: 0.0}" --set "training.adam_betas=[0.9, 0.99]"
     --set training.evaluation.interval_steps=1000000 --set training.checkpoints.interval_steps=1000000)
-left() { python -c "print(max(0, $minutes * $1 - $SECONDS / 60))"; }
 mkdir -p "$out"
-if [ ! -e "$out/losses.yaml" ]; then
-    python "$here/run_grids.py" learning-rates >"$out/learning-rates.yaml"
-    # A rate that diverges leaves no row, and the rule does without it. The tuning is to leave most of the time to the grid.
-    python -m trainer sweep --runs "$out/learning-rates.csv" --grid "$out/learning-rates.yaml" --folder "$out/runs" --minutes "$(left 0.35)" "${common[@]}" >/dev/null ||
-        true
-    python "$here/run_grids.py" losses "$out/learning-rates.csv" >"$out/losses.new"
-    mv "$out/losses.new" "$out/losses.yaml"
-fi
-python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$(left 1)" "${common[@]}" >/dev/null
+python "$here/run_grids.py" >"$out/losses.yaml"
+left="$(python -c "print(max(0, $minutes - $SECONDS / 60))")"
+python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$left" "${common[@]}" >/dev/null
