@@ -89,6 +89,7 @@ def lower_compiled(table: Mapping[str, Lowering], tape: Forward, node: Node) -> 
     forward_half, backward_half = functional.of(inner.operations), functional.of(back.operations)
     wanted = {value: _renamed(gradient, functional.now) for value in node.inputs if (gradient := back.gradients.get(value)) is not None}
     kept = _kept(forward_half, backward_half)
+    saves = {value: None for value in kept if value not in node.outputs}  # who has an output holds it anyway
     backward_half = [*_again(forward_half, backward_half, kept)]
     backward_half = _needed(backward_half, {gradient.storage for gradient in wanted.values()})
     first = fuse(_needed(forward_half, {*node.outputs, *kept}), {*node.outputs, *kept}, few_experts=node.few_experts)
@@ -97,9 +98,9 @@ def lower_compiled(table: Mapping[str, Lowering], tape: Forward, node: Node) -> 
         tape.operations.append(kernel)
 
     def rule(run: Backward, gradients: list[Value]) -> Gradients:
-        return _emit(run, second, dict(zip(seeds, gradients, strict=True)), node.inputs, wanted, kept)
+        return _emit(run, second, dict(zip(seeds, gradients, strict=True)), node.inputs, wanted, saves)
 
-    tape.record(node.inputs, outputs, tuple(kept), rule, custom=True, releases=True)
+    tape.record(node.inputs, outputs, tuple(saves), rule, custom=True, releases=True)
 
 
 class _Functional:
