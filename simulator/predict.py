@@ -72,8 +72,10 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
     notes = []
     if device.host_and_device_are_one and device.machine and not device.machine.startswith(this_machine()):
         notes.append(f"the profile {device.name} is of another machine ({device.machine}; this one: {this_machine()}): its times are not this machine's")
-    if plan.implementation.compile == "block":
-        notes.append("implementation.compile block has no program of its own: predicted as none, but for its norms")
+    if plan.implementation.compile == "block" and device.host_and_device_are_one:
+        notes.append(
+            "implementation.compile block is predicted as a compiler for accelerators fuses: on a CPU other kernels run, whose times were not measured"
+        )
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
     if plan.implementation.launch == "graph" and device.graph_launch_overhead_s is None:
         notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")

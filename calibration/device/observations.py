@@ -62,7 +62,7 @@ def step_observations(report: StepReport, model: ModelSpec, plan: Plan, source: 
     if plan.ranks != 1:
         raise ConfigurationError(f"{source}: measured on {plan.ranks} ranks; a device is fitted to steps of one process (legal: plan.ranks 1)")
     done: dict[tuple[str, str], dict[Quantity, float]] = defaultdict(lambda: defaultdict(float))
-    for operations, bindings, count in runs(build_program(model, plan)):
+    for operations, bindings, count in runs(build_program(model, plan, on_cpu=report.provenance.device == "cpu")):
         _add_work(done, operations, bindings, count)
     floor_s = SMALLEST_SHARE * report.time.step_s
     return [

@@ -6,7 +6,7 @@ for any numbers; equal blocks are one segment and a count.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, groupby
 from math import ceil
 from typing import NamedTuple
@@ -18,11 +18,13 @@ from simulator.program.layers.attention import attention
 from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
+from simulator.program.lowerings.compiled import COMPILED_LOWERINGS
 from simulator.program.lowerings.fsdp import sharding_lowerings
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
 from simulator.program.optimizer_phase import optimizer_phase
 from simulator.program.parts import Pass, Program, Segment, Stretch, Wire
+from simulator.program.rewrites.compiled import FEW_EXPERTS, compile_nodes, join_projections, lower_compiled
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.data_parallel import without_copies_of_large
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
@@ -75,6 +77,8 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
     """
     if not plan.attention_across_documents:
         raise ConfigurationError("plan.attention_across_documents: false is not predicted, neither its mask nor the kernel that takes one (legal: true)")
+    if plan.implementation.compile == "block" and plan.recomputation != "none":
+        raise ConfigurationError(f"plan.recomputation {plan.recomputation} is not predicted with implementation.compile block (legal: none)")
     auxiliary = [("load_balancing", model.load_balancing_loss), ("router_z", model.router_z_loss)]
     names = tuple(name for name, coefficient in auxiliary if coefficient > 0 and model.moe_layers)
     structure = _Structure(
@@ -162,13 +166,22 @@ def _kinds(group: BlockGroup) -> tuple[str, DenseFeedForward | MoeFeedForward]:
         return group.mixer.qk_norm, DenseFeedForward(hidden_width=1)
     scale = 1.0 if feed_forward.weight_scale == 1 else 2.0
     factor = None if feed_forward.capacity_factor is None else 1.0
-    one = {"experts": 1, "top_k": 1, "expert_width": 1, "weight_scale": scale, "shared_width": min(feed_forward.shared_width, 1), "capacity_factor": factor}
+    few_or_many = 1 if feed_forward.top_k <= FEW_EXPERTS else feed_forward.experts
+    one = {
+        "experts": few_or_many,
+        "top_k": few_or_many,
+        "expert_width": 1,
+        "weight_scale": scale,
+        "shared_width": min(feed_forward.shared_width, 1),
+        "capacity_factor": factor,
+    }
     return group.mixer.qk_norm, feed_forward.model_copy(update=one)
 
 
 def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float]:
     mixer, feed_forward = group.mixer, group.feed_forward
     numbers: dict[str, float] = {"H": mixer.heads // plan.tp, "G": mixer.kv_heads // plan.tp, "C": mixer.head_width, "J": mixer.head_width // 2}
+    numbers["Y"] = (numbers["H"] + 2 * numbers["G"]) * mixer.head_width
     if isinstance(feed_forward, DenseFeedForward):
         return numbers | {"F": feed_forward.hidden_width // plan.tp}
     experts, top_k = feed_forward.experts, feed_forward.top_k
@@ -210,7 +223,11 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
     if structure.counting_group:
         count_over_ranks(graph)
     units = shard_block(graph, structure.sharding) if structure.sharding else []
+    if structure.implementation.compile == "block":
+        join_projections(graph)
     graph.resolve(structure.precision)
+    if structure.implementation.compile == "block":
+        compile_nodes(graph, graph.nodes, few_experts=not isinstance(feed_forward, MoeFeedForward) or feed_forward.top_k <= FEW_EXPERTS)
     return _segment(graph, structure, units, sent=sent)
 
 
@@ -228,6 +245,8 @@ def _ends(structure: _Structure) -> tuple[Segment, Segment]:
     units = shard_ends(first, last, structure.sharding) if structure.sharding else ()
     for graph in (first, last):
         graph.resolve(structure.precision)
+    if structure.implementation.compile == "block":
+        compile_nodes(last, last.nodes[:1])
     finish = _segment(last, structure, units)
     start = _segment(first, structure, units, _left_by_head(last, units, structure))
     if not structure.pipelined:
@@ -287,6 +306,8 @@ def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: d
         table |= tensor_lowerings(on_cpu=structure.on_cpu)
     if structure.sharding is not None:
         table |= sharding_lowerings(structure.sharding)
+    if structure.implementation.compile == "block":
+        table |= {"compiled": partial(lower_compiled, table | COMPILED_LOWERINGS)}
     forward = Forward(turn)
     for node in graph.nodes:
         forward.lower(node, table)

@@ -69,3 +69,5 @@ class Operation:
     after: Stream | None = None
     """A stream whose work so far it waits for."""
     holds: tuple[Value, ...] = ()
+    opaque: bool = False
+    """A compiler takes it as it is: kernels of its own that nothing is fused into."""

@@ -17,6 +17,7 @@ SYMBOLS = {
     "G": "key-value heads",
     "C": "width of a head",
     "J": "half of a head's width, C/2",
+    "Y": "width of queries, keys and values side by side, (H + 2G)·C",
     "E": "experts of a layer",
     "L": "experts of a layer on one rank, E over the expert-parallel degree",
     "K": "experts of a token",
@@ -39,7 +40,7 @@ SYMBOLS = {
     "prefetched": "bytes gathered ahead for the stretch that backward runs next",
     "reduced": "bytes that the reduce-scatter of the stretch before in backward still holds",
 }
-"""What each symbol stands for. Symbols of a block (H, G, C, J, E, L, K, Q, F, M, W) are its own."""
+"""What each symbol stands for. Symbols of a block (H, G, C, J, Y, E, L, K, Q, F, M, W) are its own."""
 
 Bindings = Mapping[str, float]
 
@@ -124,4 +125,4 @@ def product(sizes: tuple[Size, ...]) -> Size:
     return result
 
 
-B, S, T, D, V, H, G, C, J, E, L, K, Q, F, M, W, R, X, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFMWRXPNA")
+B, S, T, D, V, H, G, C, J, E, L, K, Q, F, M, W, R, X, Y, P, N, A = (symbol(name) for name in "BSTDVHGCJELKQFMWRXYPNA")

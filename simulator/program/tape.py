@@ -66,6 +66,7 @@ class Tape:
         traffic: Sequence[Value] | None = None,
         stream: Stream = Stream.COMPUTE,
         after: Stream | None = None,
+        opaque: bool = False,
     ) -> Operation:
         """Append one operation; FLOPs of matrix products follow from their dimensions, ``traffic`` from what is read and written."""
         if gemm is not None:
@@ -73,7 +74,7 @@ class Tape:
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
             flops=flops, gemm=gemm, exchange=exchange, launches=launches, traffic=tuple((*reads, *writes) if traffic is None else traffic),
-            stream=stream, after=after,
+            stream=stream, after=after, opaque=opaque,
         )  # fmt: skip
         self.operations.append(operation)
         return operation
@@ -81,7 +82,10 @@ class Tape:
 
 @dataclass(frozen=True)
 class AutogradNode:
-    """A forward operation as autograd sees it. ``inputs``: those that may want a gradient. ``stop``: operations until all of ``saves`` are kept."""
+    """A forward operation as autograd sees it. ``inputs``: those that may want a gradient. ``stop``: operations until all of ``saves`` are kept.
+
+    ``releases``: its rule lets go of what it saved, each after its last use.
+    """
 
     component: Component
     inputs: tuple[Value, ...]
@@ -89,6 +93,7 @@ class AutogradNode:
     saves: tuple[Value, ...]
     rule: Rule
     stop: int
+    releases: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +119,15 @@ class Forward(Tape):
         self.starts: list[int] = []
         """Of each node of the graph, how many autograd nodes were there before it."""
 
-    def record(self, inputs: Sequence[Value], outputs: Sequence[Value], saves: Sequence[Value], rule: Rule, *, custom: bool = False) -> None:
+    def record(
+        self, inputs: Sequence[Value], outputs: Sequence[Value], saves: Sequence[Value], rule: Rule, *, custom: bool = False, releases: bool = False
+    ) -> None:
         """Register what the last operations mean to autograd.
 
         A builtin operation keeps its inputs before it runs and its outputs afterwards, a ``custom`` function everything afterwards.
         """
         before = not custom and not {value.storage for value in saves} & {value.storage for value in outputs}
-        self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule, len(self.operations) - before))
+        self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule, len(self.operations) - before, releases))
 
     def hook(self, act: "Callable[[Backward], None]") -> None:
         """Let backward ``act`` when it comes to this place."""
@@ -254,7 +261,7 @@ class Backward(Tape):
                     self.references[gradient.storage] = self.references.get(gradient.storage, 0) + 1
             for storage in list(self._made):
                 self.drop(storage)
-            for value in (*present, *(value for value in node.saves if value.storage not in again)):
+            for value in (*present, *(value for value in node.saves if value.storage not in again and not node.releases)):
                 self.drop(value)
             for value, gradient in zip(node.inputs, outgoing, strict=True):
                 if gradient is not None:

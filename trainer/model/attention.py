@@ -60,9 +60,9 @@ class Attention(nn.Module):
         if self.spec.qk_norm != "none":
             with scope(Component.QK_NORM):
                 rows = (-1, self.query_norm.weight.shape[0])
-                query = self.query_norm(query.view(rows))
+                query = self.query_norm(query.reshape(rows))
                 rows = (-1, self.key_norm.weight.shape[0])
-                key = self.key_norm(key.view(rows))
+                key = self.key_norm(key.reshape(rows))
         with scope(Component.ROPE):
             query = rope(query.view(heads), *angles)
             key = rope(key.view(heads), *angles)

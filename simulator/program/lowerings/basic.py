@@ -1,7 +1,9 @@
 """Pieces that several lowerings share: matrix products, casts, additions, sums."""
 
+from collections.abc import Sequence
+
 from simulator.components import Kind, Role
-from simulator.program.graph import ItemKind, Node, Shape, Value
+from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.operations import Gemm
 from simulator.program.sizes import ONE, Size
 from simulator.program.tape import Backward, Forward, Gradients
@@ -53,17 +55,15 @@ def lower_add(tape: Forward, node: Node) -> None:
     tape.record(node.inputs, node.outputs, (), lambda back, gradients: (gradients[0], gradients[0]))
 
 
-def split(tape: Forward, whole: Value, *parts: tuple[str, Shape]) -> tuple[Value, ...]:
-    """Views of the columns of ``whole``, given as (name, shape); their gradients are joined again."""
-    made = tuple(whole.part(name, shape) for name, shape in parts)
+def split(tape: Forward, whole: Value, parts: Sequence[Value]) -> None:
+    """``parts`` are views of the columns of ``whole``; their gradients are joined again."""
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         grad = back.new(f"{whole.name}.grad", whole.shape, whole.item)
         back.emit("cat", Kind.POINTWISE, gradients, (grad,))
         return (grad,)
 
-    tape.record((whole,), made, (), rule)
-    return made
+    tape.record((whole,), parts, (), rule)
 
 
 def mean(tape: Forward, x: Value, out: Value, *, shape_name: str = "mean") -> None:

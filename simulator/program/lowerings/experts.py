@@ -15,7 +15,7 @@ def lower_order(tape: Forward, node: Node) -> None:
     (experts, counts), (slot, token, ends) = node.inputs, node.outputs
     tape.emit("sort", Kind.SORT, (experts,), (activation(tape, "sorted", slot.shape, ItemKind.INT64), slot))
     tape.emit("floor_divide", POINTWISE, (slot,), (token,))
-    tape.emit("cumsum", POINTWISE, (counts,), (ends,))
+    tape.emit("cumsum", POINTWISE, (counts,), (ends,), opaque=True)
 
 
 def lower_order_with_capacity(tape: Forward, node: Node) -> None:
@@ -27,7 +27,7 @@ def lower_order_with_capacity(tape: Forward, node: Node) -> None:
     tape.emit("arange", POINTWISE, (), (place,))
     tape.emit("ge", POINTWISE, (place, counts), (empty,))
     summed, first = (activation(tape, name, counts.shape, ItemKind.INT64) for name in ("summed", "first"))
-    tape.emit("cumsum", POINTWISE, (counts,), (summed,))
+    tape.emit("cumsum", POINTWISE, (counts,), (summed,), opaque=True)
     tape.emit("sub", POINTWISE, (summed, counts), (first,))
     row = activation(tape, "row", row_of, ItemKind.INT64)
     tape.emit("add", POINTWISE, (first, place), (row,))

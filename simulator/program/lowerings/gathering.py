@@ -24,12 +24,12 @@ def lower_order(on_cpu: bool, tape: Forward, node: Node) -> None:
         tape.emit("scatter_", Kind.SCATTER, (wide, numbers), (row,))
     else:
         begins = activation(tape, "begins", counts.shape, INT32)
-        tape.emit("count", POINTWISE, (experts,), (begins,))
-        tape.emit("cumsum", POINTWISE, (begins,), (begins,))
-        tape.emit("sub_", POINTWISE, (begins,), (begins,))
-        tape.emit("place", POINTWISE, (experts, begins), (slot, row))
+        tape.emit("count", POINTWISE, (experts,), (begins,), opaque=True)
+        tape.emit("cumsum", POINTWISE, (begins,), (begins,), opaque=True)
+        tape.emit("sub_", POINTWISE, (begins,), (begins,), opaque=True)
+        tape.emit("place", POINTWISE, (experts, begins), (slot, row), opaque=True)
     tape.emit("floor_divide", POINTWISE, (slot,), (token,))
-    tape.emit("cumsum", POINTWISE, (counts,), (ends,))
+    tape.emit("cumsum", POINTWISE, (counts,), (ends,), opaque=True)
 
 
 def lower_permute(tape: Forward, node: Node) -> None:

@@ -33,8 +33,7 @@ def lowerings(implementation: Implementation, *, on_cpu: bool = False) -> dict[s
     return {
         **({} if fused is None else {"linear_cross_entropy": fused}),
         "embedding": lower_embedding,
-        # What a compiler fuses keeps its inputs and is computed again in backward.
-        "norm": NORM_LOWERINGS["recompute" if implementation.compile == "block" else implementation.norm],
+        "norm": NORM_LOWERINGS[implementation.norm],
         "linear": lower_linear,
         "rope": lower_rope,
         "attention": lower_attention,

@@ -95,11 +95,11 @@ def lower_eager(tape: Forward, node: Node) -> None:
 def lower_triton(tape: Forward, node: Node) -> None:
     """One pass each way; keeps gate, up and weights."""
     gate, up, *weights = node.inputs
-    tape.emit("triton_swiglu", POINTWISE, node.inputs, node.outputs)
+    tape.emit("triton_swiglu", POINTWISE, node.inputs, node.outputs, opaque=True)
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         made = [back.new(f"{given.name}.grad", given.shape, given.item) for given in (gate, up, *weights)]
-        back.emit("triton_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made)
+        back.emit("triton_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made, opaque=True)
         return made
 
     tape.record(node.inputs, node.outputs, node.inputs, rule)
@@ -111,7 +111,8 @@ def _of_halves(lowering: Lowering) -> Lowering:
     def lower_packed(tape: Forward, node: Node) -> None:
         both, *weights = node.inputs
         half = (both.shape[0], _half(both.shape[1]))
-        gate, up = split(tape, both, ("gate", half), ("up", half))
+        gate, up = (both.part(name, half) for name in ("gate", "up"))
+        split(tape, both, (gate, up))
         lowering(tape, replace(node, inputs=(gate, up, *weights)))
 
     return lower_packed
@@ -119,11 +120,11 @@ def _of_halves(lowering: Lowering) -> Lowering:
 
 def lower_packed_triton(tape: Forward, node: Node) -> None:
     """One pass each way; keeps gate and up, and weights, and writes the gradients side by side."""
-    tape.emit("packed_swiglu", POINTWISE, node.inputs, node.outputs)
+    tape.emit("packed_swiglu", POINTWISE, node.inputs, node.outputs, opaque=True)
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         made = [back.new(f"{given.name}.grad", given.shape, given.item) for given in node.inputs]
-        back.emit("packed_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made)
+        back.emit("packed_swiglu_backward", POINTWISE, (*gradients, *node.inputs), made, opaque=True)
         return made
 
     tape.record(node.inputs, node.outputs, node.inputs, rule, custom=True)
