@@ -40,8 +40,8 @@ def _error(value: float | None) -> str:
 
 
 def _suite(document: dict[str, Any], console: "Console") -> None:
-    if document["suite"] == "losses":
-        _losses(document, console)
+    if document["suite"] in ("losses", "plans"):
+        (_losses if document["suite"] == "losses" else _plans)(document, console)
         return
     if document["suite"] == "training":
         table = Table("shape", "contender", "tokens/s", "model FLOP/s", "peak, GB", "busiest expert over mean")
@@ -64,6 +64,14 @@ def _suite(document: dict[str, Any], console: "Console") -> None:
         table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)))
     console.print(table)
     console.print(f"{len(document['collectives'])} rows of collectives")
+
+
+def _plans(document: dict[str, Any], console: "Console") -> None:
+    table = Table("plan", "step", "of the product's rate", "quartiles")
+    for row in document["rows"]:
+        low, high = row["quartiles"]
+        table.add_row(row["plan"], f"{row['step_s'] * 1e3:,.1f} ms", f"{row['share_of_product']:.3f}", f"{low:.3f} to {high:.3f}")
+    console.print(table)
 
 
 def _losses(document: dict[str, Any], console: "Console") -> None:
