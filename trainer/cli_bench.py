@@ -17,7 +17,7 @@ def bench(
         Literal["device", "training", "losses", "plans"] | None,
         typer.Option(
             "--suite",
-            help="device: what calibration fits. training: steps against other implementations. losses: variants over 200 steps. plans: shares of the GEMM rate.",
+            help="device: what calibration fits. training: steps against others'. losses: variants over 200 steps. plans: shares of the GEMM rate.",
         ),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Sizes: shape.tokens=1024,4096. Lists make a grid. Repeatable.")] = None,
