@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from trainer.bench.plans_suite import CLOCKS
 from trainer.bench.request import Answer
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ def _suite(document: dict[str, Any], console: "Console") -> None:
 
 
 def _plans(document: dict[str, Any], console: "Console") -> None:
-    table = Table("plan", "step", "of the product's rate", "quartiles")
+    table = Table("plan", "clock", "step", "of the product's rate", "quartiles")
     for row in document["rows"]:
-        low, high = row["quartiles"]
-        table.add_row(row["plan"], f"{row['step_s'] * 1e3:,.1f} ms", f"{row['share_of_product']:.3f}", f"{low:.3f} to {high:.3f}")
+        for clock in (clock for clock in CLOCKS if clock in row):
+            low, high = row[clock]["quartiles"]
+            share = f"{row[clock]['share_of_product']:.3f}"
+            table.add_row(row["plan"], clock.replace("_", " "), f"{row[clock]['step_s'] * 1e3:,.1f} ms", share, f"{low:.3f} to {high:.3f}")
     console.print(table)
 
 
