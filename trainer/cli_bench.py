@@ -14,9 +14,10 @@ def bench(
         list[str] | None, typer.Option("--kernel", help="Operation whose kernels run against each other: norm, swiglu, experts, ... Repeatable; default: all.")
     ] = None,
     suite: Annotated[
-        Literal["device", "training", "losses"] | None,
+        Literal["device", "training", "losses", "plans"] | None,
         typer.Option(
-            "--suite", help="device: all that calibration fits. training: whole steps against other implementations. losses: variants over 200 steps."
+            "--suite",
+            help="device: what calibration fits. training: steps against others'. losses: variants over 200 steps. plans: shares of the GEMM rate.",
         ),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Sizes: shape.tokens=1024,4096. Lists make a grid. Repeatable.")] = None,

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trainer.bench.device_suite import device_rows
 from trainer.bench.kernels import Row, chosen_families, measure_family
 from trainer.bench.losses import LossesShape, losses_document
 from trainer.bench.optimizers import measure_optimizers
+from trainer.bench.plans_suite import plan_rows
 from trainer.bench.roofline import Roofline, draw_roofline, measure_roofline
 from trainer.bench.shape import BenchShape
 from trainer.bench.training_suite import SHAPES, training_rows
@@ -30,6 +31,7 @@ TAKEN = {
     "device": ("--dtype", "--ranks", "--probes"),
     "training": ("--set", "--hugging-face"),
     "losses": ("--set",),
+    "plans": ("--set", "--dtype"),
 }
 """By suite (None: kernels) the options that it takes besides those that all take."""
 
@@ -111,6 +113,9 @@ def _suite(request: Request, device: str, dtype: str, log: Log) -> dict[str, Any
         return {"rows": rows, "collectives": [] if ranks is None else collective_rows(device, ranks, request.repeats)}
     if request.suite == "losses":
         return losses_document(validated(LossesShape, parse_single(request.settings, ("shape",)).get("shape", {}), "--set"), device, log)
+    if request.suite == "plans":
+        spec = load_model(str(_only(parse_single(request.settings, ("shape",)).get("shape", {}), "model", "tiny-moe")))
+        return {"model": spec.model_dump(mode="json"), "rows": plan_rows(spec, device, dtype, request.repeats, log)}
     grid = parse_grid(request.settings, ("shape",))
     if device != "cuda" and "shape.model" not in grid:
         raise ConfigurationError("--suite training: its shapes need a CUDA device (legal here: a small model by --set shape.model=FILE)")
@@ -118,6 +123,13 @@ def _suite(request: Request, device: str, dtype: str, log: Log) -> dict[str, Any
         raise ConfigurationError(f"--set {min(set(grid) - {'shape.model'})}: --suite training takes whole models (legal: shape.model)")
     specs = [load_model(str(name)) for name in grid.get("shape.model", SHAPES)]
     return {"rows": training_rows(specs, device, request.repeats, hugging_face=request.hugging_face, log=log)}
+
+
+def _only(given: Mapping[str, object], field: str, default: object) -> object:
+    """The one field that may be set. Raises ConfigurationError for others."""
+    if set(given) - {field}:
+        raise ConfigurationError(f"--set shape.{min(set(given) - {field})}: --suite plans takes a whole model (legal: shape.{field})")
+    return given.get(field, default)
 
 
 def _ranks(asked: int | None, device: str) -> int | None:

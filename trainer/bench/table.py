@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from trainer.bench.plans_suite import CLOCKS
 from trainer.bench.request import Answer
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def _error(value: float | None) -> str:
 
 
 def _suite(document: dict[str, Any], console: "Console") -> None:
-    if document["suite"] == "losses":
-        _losses(document, console)
+    if document["suite"] in ("losses", "plans"):
+        (_losses if document["suite"] == "losses" else _plans)(document, console)
         return
     if document["suite"] == "training":
         table = Table("shape", "contender", "tokens/s", "model FLOP/s", "peak, GB", "busiest expert over mean")
@@ -64,6 +65,16 @@ def _suite(document: dict[str, Any], console: "Console") -> None:
         table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)))
     console.print(table)
     console.print(f"{len(document['collectives'])} rows of collectives")
+
+
+def _plans(document: dict[str, Any], console: "Console") -> None:
+    table = Table("plan", "clock", "step", "of the product's rate", "quartiles")
+    for row in document["rows"]:
+        for clock in (clock for clock in CLOCKS if clock in row):
+            low, high = row[clock]["quartiles"]
+            share = f"{row[clock]['share_of_product']:.3f}"
+            table.add_row(row["plan"], clock.replace("_", " "), f"{row[clock]['step_s'] * 1e3:,.1f} ms", share, f"{low:.3f} to {high:.3f}")
+    console.print(table)
 
 
 def _losses(document: dict[str, Any], console: "Console") -> None:

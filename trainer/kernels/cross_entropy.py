@@ -48,10 +48,11 @@ def _plain(logits_TV: Tensor, labels_T: Tensor, share: Tensor) -> tuple[Tensor, 
     counted_T = labels_T != IGNORED
     place_T1 = labels_T.clamp(min=0)[:, None]
     wide_TV = at_least_fp32(logits_TV)
-    log_sum_T1 = wide_TV.logsumexp(-1, keepdim=True)
-    loss_T = (log_sum_T1 - wide_TV.gather(1, place_T1)).squeeze(1).mul_(counted_T)
-    wide_TV = wide_TV.sub_(log_sum_T1).exp_().scatter_add_(1, place_T1, torch.full_like(log_sum_T1, -1.0))
-    return loss_T, wide_TV.mul_((counted_T * share)[:, None]).to(logits_TV.dtype)
+    # A row is read before it is written: the kernel takes what it reads as its output too.
+    torch.log_softmax(wide_TV, -1, out=wide_TV)
+    loss_T1 = wide_TV.gather(1, place_T1).neg_()
+    wide_TV = wide_TV.exp_().scatter_add_(1, place_T1, torch.full_like(loss_T1, -1.0))
+    return loss_T1.squeeze(1).mul_(counted_T), wide_TV.mul_((counted_T * share)[:, None]).to(logits_TV.dtype)
 
 
 def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:

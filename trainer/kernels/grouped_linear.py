@@ -15,7 +15,49 @@ GroupedLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def grouped(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """One grouped GEMM. Widths must be multiples of 16 bytes; dtypes fp32, bf16, fp16."""
-    return F.grouped_mm(x_RI, weight_EIO, offs=ends_E)  # type: ignore[no-any-return, attr-defined, unused-ignore]
+    if torch.compiler.is_compiling() and x_RI.dtype is torch.float32:
+        out_RO: Tensor = _opaque(x_RI, weight_EIO, ends_E)
+        return out_RO
+    return _product(x_RI, weight_EIO, ends_E)
+
+
+def _product(x: Tensor, weight: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(x, weight, offs=ends_E)  # type: ignore[no-any-return, attr-defined, unused-ignore]
+
+
+@torch.library.custom_op("moe_ledger::grouped_linear", mutates_args=())
+def _opaque(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """The same, unseen by the compiler, which takes PyTorch's for one of bf16 alone (2.13)."""
+    return _product(x_RI, weight_EIO, ends_E)
+
+
+@_opaque.register_fake
+def _(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return x_RI.new_empty(x_RI.shape[0], weight_EIO.shape[2])
+
+
+@torch.library.custom_op("moe_ledger::grouped_linear_backward", mutates_args=())
+def _opaque_backward(grad_RO: Tensor, x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of rows and weights."""
+    grad_RO = grad_RO.contiguous()
+    return _product(grad_RO, weight_EIO.transpose(1, 2), ends_E), _product(x_RI.t(), grad_RO, ends_E)
+
+
+@_opaque_backward.register_fake
+def _(grad_RO: Tensor, x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x_RI), torch.empty_like(weight_EIO)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad_RO: Tensor) -> tuple[Tensor, Tensor, None]:
+    grad_x_RI, grad_weight_EIO = _opaque_backward(grad_RO, *ctx.saved_tensors)
+    return grad_x_RI, grad_weight_EIO, None
+
+
+_opaque.register_autograd(_differentiate, setup_context=_save)
 
 
 class _Loop(torch.autograd.Function):

@@ -145,22 +145,21 @@ def _logits_gradient(tape: Forward, given: Value, labels: Value, share: Value, l
     if given.item != FP32:
         wide = activation(tape, "wide", given.shape, FP32)
         tape.emit("_to_copy", POINTWISE, (given,), (wide,))
-    log_sum, chosen, ones, factors = (activation(tape, name, (T, ONE), FP32) for name in ("log_sum", "chosen", "ones", "factors"))
-    tape.emit("logsumexp", REDUCE, (wide,), (log_sum,))
-    tape.emit("gather", Kind.GATHER, (wide, place), (chosen,), traffic=(place, place))
-    tape.emit("sub", POINTWISE, (log_sum, chosen), (losses,))
-    tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
-    tape.emit("sub_", POINTWISE, (wide, log_sum), (wide,))
+    ones, factors = (activation(tape, name, (T, ONE), FP32) for name in ("ones", "factors"))
+    tape.emit("_log_softmax", REDUCE, (wide,), (wide,))
+    tape.emit("gather", Kind.GATHER, (wide, place), (losses,), traffic=(place, place))
+    tape.emit("neg_", POINTWISE, (losses,), (losses,))
     tape.emit("exp_", POINTWISE, (wide,), (wide,))
     tape.emit("full_like", POINTWISE, (), (ones,))
     tape.emit("scatter_add_", Kind.SCATTER, (wide, place, ones), (wide,), traffic=(place, place))
+    tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
     tape.emit("mul", POINTWISE, (counted, share), (factors,))
     last = tape.emit("mul_", POINTWISE, (wide, factors), (wide,))
     gradient = wide
     if wide is not given:
         gradient = activation(tape, "logits.grad", given.shape, given.item)
         last = tape.emit("_to_copy", POINTWISE, (wide,), (gradient,))
-    last.holds += (counted, place, log_sum, given)
+    last.holds += (counted, place, given)
     return gradient
 
 

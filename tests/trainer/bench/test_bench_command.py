@@ -4,24 +4,20 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from calibration.device.probes import load_probes
 from trainer.bench.collectives import group_sizes
-from trainer.bench.losses import chain, compared, entropy
+from trainer.bench.losses import VARIANTS, chain, compared, entropy
+from trainer.bench.plans_suite import PLANS
 
 SMALL = [f"--set=shape.{size}" for size in ("tokens=64", "width=32", "experts=4", "expert_width=32", "vocabulary=128", "heads=2", "sequence=32")]
 
 
-MINE = """
-import torch.nn.functional as F
-
-def mine(x, weight):
-    return F.rms_norm(x, (x.shape[1],), weight, 1e-5)
-
-KERNELS = {"norm": {"mine": mine}}
-"""
+README = Path(__file__).parents[3] / "trainer" / "bench" / "README.md"
+SMALL_MODEL = Path(__file__).parents[3] / "calibration" / "measurements" / "small-moe.yaml"
 
 
 def bench(*options):
@@ -42,16 +38,14 @@ def test_every_kernel_that_runs_is_close_to_float64(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_users_file_adds_a_kernel(tmp_path):
+def test_the_file_that_the_readme_shows_adds_a_kernel(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text(
-        "import torch.nn.functional as F\n\ndef mine(x, weight):\n    return F.rms_norm(x, (x.shape[1],), weight, 1e-5)\n\nKERNELS = {'norm': {'mine': mine}}\n"
-    )
-    done = bench(*SMALL, "--kernel", "norm", "--file", str(file), "--json")
+    file.write_text(README.read_text().partition("```python\n")[2].partition("```")[0])
+    done = bench(*SMALL, "--kernel", "swiglu", "--file", str(file), "--json")
     assert done.returncode == 0, done.stderr
-    errors = {row["kernel"]: row["forward_error"] for row in json.loads(done.stdout)["rows"]}
-    assert set(errors) == {"eager", "recompute", "mine"}
-    assert errors["mine"] < 1e-6
+    rows = {row["kernel"]: row for row in json.loads(done.stdout)["rows"]}
+    assert set(rows) == {"eager", "recompute", "triton", "mine"}
+    assert max(rows["mine"]["forward_error"], rows["mine"]["gradient_error"]) < 1e-6
 
 
 @pytest.mark.slow
@@ -70,6 +64,39 @@ def test_the_device_suite_has_all_that_calibration_fits_and_fabrics_reads(tmp_pa
     read = load_probes(probes)
     assert len(read.observations) > 50
     assert set(read.left_out) == {"collective"}
+
+
+@pytest.mark.slow
+def test_the_losses_of_every_variant_stay_within_the_spread_of_seeds():
+    sizes = ("steps=40", "seeds=2", "last=10", "micro_batch=2", "sequence=64")
+    done = bench("--suite", "losses", "--json", f"--set=shape.model={SMALL_MODEL}", *(f"--set=shape.{size}" for size in sizes))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {(row["variant"], row["seed"]) for row in document["rows"]} == {(name, seed) for name in VARIANTS for seed in range(2)}
+    assert all(len(row["losses"]) == 40 for row in document["rows"])
+    assert all(row["within_spread"] for row in document["comparison"])
+
+
+@pytest.mark.slow
+def test_plans_take_turns_with_a_matrix_product():
+    done = bench("--suite", "plans", "--json", "--repeats", "5", f"--set=shape.model={SMALL_MODEL}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["plan"] for row in rows] == list(PLANS)
+    for row in rows:
+        for clock in ("wall_time", "processor_time"):
+            assert len(row[clock]["steps_s"]) == 5
+            assert 0 < row[clock]["quartiles"][0] <= row[clock]["share_of_product"] <= row[clock]["quartiles"][1]
+
+
+@pytest.mark.slow
+def test_whole_steps_of_a_small_model_are_compared_on_a_cpu():
+    done = bench("--suite", "training", "--json", "--repeats", "5", f"--set=shape.model={SMALL_MODEL}")
+    assert done.returncode == 0, done.stderr
+    rows = {row["contender"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["trainer, plan fast"]["busiest_over_mean_by_layer"] == [1.0, 1.0]
+    assert all(load > 1 for load in rows["trainer, plan fast, learned routing, clipped"]["busiest_over_mean_by_layer"])
+    assert rows["plain, compiled"]["busiest_over_mean_by_layer"] == []
 
 
 def test_groups_are_powers_of_two_and_all_ranks():
@@ -104,6 +131,8 @@ def test_the_text_of_the_losses_has_the_entropy_that_is_told():
         (("--set", "shape.token=4"), "tokens"),
         (("--suite", "training"), "CUDA"),
         (("--suite", "device", "--kernel", "norm"), "--kernel"),
+        (("--suite", "losses", "--set", "shape.seeds=1"), "seeds"),
+        (("--suite", "plans", "--set", "shape.tokens=4"), "legal: shape.model"),
     ],
 )
 def test_bad_use_is_told_in_one_line(options, told):
