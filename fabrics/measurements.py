@@ -1,11 +1,13 @@
-"""Measured collectives of two accelerators from a JSON-lines file, and the link profile that they give.
+"""Measured collectives of two accelerators from a JSON-lines file, or from what ``trainer bench`` wrote, and the link profile that they give.
 
-A line: ``transport`` (nvlink, shm, socket), ``op``, ``bytes`` (the whole buffer), ``us`` (microseconds, or repeats of which the median counts), ``ranks`` (2);
-other lines are left out. ``ping_pong_round_trip`` is there and back: half of it is one message.
+A line: ``transport`` (nvlink, shm, socket, gloo), ``op``, ``bytes`` (the whole buffer), ``us`` (microseconds, or repeats of which the median counts),
+``repeats_us`` (the repeats, where ``us`` is one number), ``ranks`` (2); other lines are left out.
+``ping_pong_round_trip`` is there and back: half of it is one message.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +17,10 @@ from fabrics.loading import load_fabric
 from fabrics.network import FloatArray
 from fabrics.spec import LinkProfile, Protocol
 
-LINK_BYTES_PER_S = {"nvlink": 450e9, "shm": 64e9, "socket": 20e9}
-"""Rates that the fitted efficiencies refer to: NVLink 4; PCIe 5 x16 (through host memory); sockets have none of their own, a round number is assumed."""
+LINK_BYTES_PER_S = {"nvlink": 450e9, "shm": 64e9, "socket": 20e9, "gloo": 20e9}
+"""Rates that the fitted efficiencies refer to: NVLink 4; PCIe 5 x16 (through host memory); sockets, gloo's too, have none: a round number is assumed."""
+LINK_KINDS = {"gloo": "socket"}
+"""Kind of link of a transport that is not called like it."""
 OPERATIONS = {
     "all_reduce": ("all-reduce", "ring", 1),
     "all_to_all": ("all-to-all", "pairwise", 1),
@@ -27,24 +31,33 @@ OPERATIONS = {
 }
 
 
-def read(path: Path, transport: str) -> list[Measured]:
-    """The measurements of a transport, one per operation. Raises ConfigurationError when the file has none or cannot be read."""
+def read(path: Path, transport: str, *, least: bool = False) -> list[Measured]:
+    """The measurements of a transport, one per operation; ``least``: of the repeats the shortest counts instead of the median.
+
+    Raises ConfigurationError when the file has none or cannot be read."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"measurements: {path} is not readable as JSON lines: {error}") from None
-    overrides = {"accelerators": 2, "link_kind": transport, "link_bytes_per_s": LINK_BYTES_PER_S[transport], "hop_latency_s": 0.0, "link_profile": "ideal"}
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text)["collectives"] if text.startswith("{\n") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise ConfigurationError(f"measurements: {path} is readable neither as JSON lines nor as a document of trainer bench: {error}") from None
+    kind = LINK_KINDS.get(transport, transport)
+    overrides = {"accelerators": 2, "link_kind": kind, "link_bytes_per_s": LINK_BYTES_PER_S[transport], "hop_latency_s": 0.0, "link_profile": "ideal"}
     fabric = load_fabric("single-node", overrides)
     found = []
     for op, (collective, algorithm, messages) in OPERATIONS.items():
         chosen = [row for row in rows if row.get("transport") == transport and row.get("op") == op and row.get("ranks", 2) == 2]
-        points = sorted((row["bytes"], np.median(row["us"]) * 1e-6 / messages) for row in chosen)
+        points = sorted((row["bytes"], _taken_us(row, least=least) * 1e-6 / messages) for row in chosen)
         if points:
             sizes, times = np.array(points, dtype=np.float64).T
             found.append(Measured(fabric, collective, [(0, 1)], sizes, times, (algorithm,)))
     if not found:
         raise ConfigurationError(f"measurements: {path} has no lines with transport {transport!r}")
     return found
+
+
+def _taken_us(row: dict[str, Any], *, least: bool) -> float:
+    repeats_us = row.get("repeats_us", row["us"])
+    return float(np.min(repeats_us) if least else np.median(row["us"]))
 
 
 def fit(measured: list[Measured], name: str, cite: str) -> LinkProfile:

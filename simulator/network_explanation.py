@@ -18,6 +18,7 @@ NAMES = {
     "neighbours": "neighbouring stages",
     "ends": "first and last stage",
     "stage": "stage",
+    "all": "all ranks",
     "data": "data parallel",
     "slice_data": "data parallel of slices",
     "expert_data": "data parallel of experts",

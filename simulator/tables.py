@@ -100,7 +100,10 @@ def comparison_text(comparison: "Comparison") -> str:
             ("memory by component, bytes", comparison.components, "{:,.0f}"),
             ("time, seconds", comparison.time, "{:.5g}"),
             ("time by phase and component, seconds", comparison.rows, "{:.4g}"),
+            ("collectives of a step", comparison.communication, "{:,.5g}"),
+            ("ranks", comparison.ranks, "{:,.5g}"),
         )
+        if lines
     ]
     remarks = [
         f"peak of {name}: {at.phase}, {at.component}, {at.operation}"

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from simulator.components import Component, Phase, Role
-from simulator.memory.in_flight import in_flight, let_go, standing
+from simulator.memory.in_flight import Schedule, held, in_flight, standing
 from simulator.memory.profile import Run, run
 from simulator.program.graph import ITEM_BYTES, ItemKind, Value
 from simulator.program.operations import Operation
@@ -133,12 +133,17 @@ def _component_starts(operations: tuple[Operation, ...]) -> tuple[int, ...]:
 
 def _walk(program: Program, walk: _Walk, filling: list[Filling] | None) -> None:
     begun: set[int] = set()
+    schedule = Schedule(program)
     for action in program.actions:
         turn = program.turns[action.micro_batch]
         stretches = list(enumerate(program.stretches))[slice(program.pieces[action.piece].start, program.pieces[action.piece].stop)]
+        end = stretches[-1][0]
         if action.phase == "forward":
-            for _, stretch in stretches:
+            for index, stretch in stretches:
+                if index == end:
+                    walk.change(Role.ACTIVATION, -schedule.before_loss(action))
                 walk.go(run(stretch.segment.passes[turn].forward, stretch.bindings), stretch.count)
+            walk.change(Role.ACTIVATION, schedule.after_loss(action, "forward"))
             continue
         for index, stretch in reversed(stretches):
             backward = run(stretch.segment.passes[turn].backward, stretch.bindings)
@@ -146,12 +151,14 @@ def _walk(program: Program, walk: _Walk, filling: list[Filling] | None) -> None:
                 walk.go(backward, stretch.count)
             else:
                 walk.fill(backward, [operation for operation, _ in stretch.segment.arrivals], filling[index].begun)
+            if index == end:
+                walk.change(Role.ACTIVATION, schedule.after_loss(action, "backward"))
         if action.piece not in begun:
             walk.take(sum(value.bytes.at(stretch.bindings) for _, stretch in stretches for value in stretch.segment.early_gradients))
         begun.add(action.piece)
-        for role, size in let_go(program, action):
+        for role, size in schedule.let_go(action):
             walk.change(role, -size)
-    for role, size in let_go(program, None):
+    for role, size in schedule.let_go(None):
         walk.change(role, -size)
     for optimizer in program.optimizer:
         walk.go(run(optimizer.operations, optimizer.bindings), optimizer.count)
@@ -190,7 +197,7 @@ def _components(program: Program, parameters: dict[Component, list[tuple[Value, 
 def _activations(program: Program) -> dict[Component, float]:
     """Bytes that the forward pass leaves alive, by the component that made them; logged values of earlier micro-batches with them.
 
-    In a pipeline those of all micro-batches that are in flight when they hold most.
+    In a pipeline those of all micro-batches that are in flight when the first goes backward.
     """
     bytes_of: dict[Component, float] = defaultdict(float)
     for stretch, value, count in kept_activations(program):
@@ -201,9 +208,9 @@ def _activations(program: Program) -> dict[Component, float]:
 def kept_activations(program: Program) -> Iterator[tuple[Stretch, Value, int]]:
     """Storages of the stretches that the forward pass leaves alive, and how many of each, over all micro-batches that are there at once."""
     left = [list(_left_by_forward(program.stretches[piece.start : piece.stop], program.turns[0])) for piece in program.pieces]
-    sizes = [sum(count * value.bytes.at(stretch.bindings) for stretch, value, count in piece) for piece in left]
-    for micro_batches, piece in zip(in_flight(program, sizes), left, strict=True):
+    for micro_batches, piece in zip(in_flight(program) if program.wire is not None else [1], left, strict=True):
         yield from ((stretch, value, micro_batches * count) for stretch, value, count in piece)
+    yield from held(program)
     earlier = len(program.turns) - 1
     if program.wire is None and earlier:
         yield from ((stretch, value, earlier * stretch.count) for stretch in program.stretches for value in stretch.segment.kept)

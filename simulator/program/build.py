@@ -24,6 +24,8 @@ from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
 from simulator.program.optimizer_phase import optimizer_phase
 from simulator.program.parts import Pass, Program, Segment, Stretch, Wire
+from simulator.program.rewrites.all_ranks import counts_of_a_stage
+from simulator.program.rewrites.auxiliary_losses import attach, weigh
 from simulator.program.rewrites.compiled import FEW_EXPERTS, compile_nodes, join_projections, lower_compiled
 from simulator.program.rewrites.counts import count_over_ranks, counting_lowerings
 from simulator.program.rewrites.data_parallel import without_copies_of_large
@@ -34,7 +36,7 @@ from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.gathering import gather_both_ways
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
 from simulator.program.rewrites.packed import pack_experts
-from simulator.program.rewrites.pipeline import actions, layers_of
+from simulator.program.rewrites.pipeline import ALONE, Place, actions, layers_of, layers_on
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
 from simulator.program.sizes import ONE, B, D, N, S, T
@@ -104,7 +106,7 @@ def build_program(model: ModelSpec, plan: Plan, load: ExpertLoad | None = None, 
         stretches,
         tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)),
         tuple(actions(plan, stage)),
-        optimizer_phase(stretches, plan, on_cpu=on_cpu),
+        optimizer_phase(stretches, plan, len(names), tuple(counts_of_a_stage(model, layers_on(plan, stage, model.layers), plan)), on_cpu=on_cpu),
         tuple(Turn(index == 0, index == plan.accumulation - 1) for index in range(plan.accumulation)),
         _wire(model, plan, stage) if plan.pp > 1 else None,
         model.maximum_positions * sum(widths) + int(biases),
@@ -117,8 +119,8 @@ def _piece(model: ModelSpec, structure: _Structure, common: dict[str, float], nu
     start, finish = _ends(replace(structure, auxiliary_losses=()) if structure.pipelined else structure)
     layers = [index for index, group in enumerate(model.blocks) for _ in range(group.count)]
     run = layers_of(number, count, len(layers))
-    kinds = [(layers[layer], (number > 0 and layer == run[0], number < count - 1 and layer == run[-1])) for layer in run]
-    blocks = [Stretch(_block(structure, *_kinds(model.blocks[index]), *wired), len(list(equal)), numbers[index]) for (index, wired), equal in groupby(kinds)]
+    kinds = [(layers[layer], Place(number > 0 and layer == run[0], number < count - 1 and layer == run[-1], plan.pp > 1 and layer == run[-1])) for layer in run]
+    blocks = [Stretch(_block(structure, *_kinds(model.blocks[index]), place), len(list(equal)), numbers[index]) for (index, place), equal in groupby(kinds)]
     return [*([Stretch(start, 1, common)] if number == 0 else []), *blocks, *([Stretch(finish, 1, common)] if number == count - 1 else [])]
 
 
@@ -195,10 +197,9 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
 
 
 @lru_cache(maxsize=256)
-def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward, received: bool, sent: bool) -> Segment:
-    """``received``, ``sent``: rows come from another stage, or go there; then they, or their gradient, lie in a buffer of the pipeline."""
+def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward, place: Place) -> Segment:
     graph = Graph("block")
-    x = graph.input("x", (T, D), ItemKind.COMPUTE, Role.COMMUNICATION if received else Role.ACTIVATION)
+    x = graph.input("x", (T, D), ItemKind.COMPUTE, Role.COMMUNICATION if place.received else Role.ACTIVATION)
     mixer = BlockGroup.model_fields["mixer"].annotation
     assert mixer is not None
     residual = attention(graph, x, mixer(heads=1, kv_heads=1, head_width=2, qk_norm=qk_norm))
@@ -228,7 +229,7 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
     graph.resolve(structure.precision)
     if structure.implementation.compile == "block":
         compile_nodes(graph, graph.nodes, few_experts=not isinstance(feed_forward, MoeFeedForward) or feed_forward.top_k <= FEW_EXPERTS)
-    return _segment(graph, structure, units, sent=sent)
+    return _segment(graph, structure, units, place=place)
 
 
 @lru_cache(maxsize=64)
@@ -275,9 +276,9 @@ def _frame(start: Segment, structure: _Structure) -> None:
         backward[-1].frees.extend([*inputs, *losses, *scalars])
 
 
-def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value] | None = None, *, sent: bool = False) -> Segment:
-    """``early``: gradients of parameters that a later stretch left; ``sent``: the gradient of the output comes from another stage."""
-    made = {turn: _passes(graph, structure, units, early or {}, turn, sent=sent) for turn in (TURNS if structure.sharding else (ONLY, AGAIN))}
+def _segment(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value] | None = None, place: Place = ALONE) -> Segment:
+    """``early``: gradients of parameters that a later stretch left."""
+    made = {turn: _passes(graph, structure, units, early or {}, turn, place) for turn in (TURNS if structure.sharding else (ONLY, AGAIN))}
     first = made[ONLY]
     return Segment(
         graph.name,
@@ -298,7 +299,7 @@ class _Passes(NamedTuple):
     tape: Backward
 
 
-def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn, *, sent: bool) -> _Passes:
+def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: dict[Value, Value], turn: Turn, place: Place) -> _Passes:
     table = lowerings(structure.implementation, on_cpu=structure.on_cpu) | EXPERT_PARALLEL_LOWERINGS | EXPERT_TENSOR_LOWERINGS
     if structure.counting_group:
         table |= counting_lowerings(structure.counting_group)
@@ -314,13 +315,17 @@ def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: d
     recomputed = recompute(graph, forward, structure.recomputation, table)
     forward.finish(graph, recomputed.saved)
     bucketed = frozenset(parameter for parameter in graph.parameters if share_of(parameter.component) in structure.bucketed)
-    back = _backward(graph, forward, recomputed, units, early, Backward(turn, bucketed), sent=sent)
+    losses = len(graph.outputs) - 1 if structure.pipelined else 0
+    if losses:
+        weigh(forward, losses, sums=place.last)
+    back = Backward(turn, bucketed)
+    if losses:
+        attach(back, losses, sums=place.last)
+    _backward(graph, forward, recomputed, units, early, back, sent=place.sent)
     return _Passes(tuple(forward.operations), tuple(back.operations), back)
 
 
-def _backward(
-    graph: Graph, forward: Forward, recomputed: Recomputed, units: Sequence[Unit], early: dict[Value, Value], back: Backward, *, sent: bool
-) -> Backward:
+def _backward(graph: Graph, forward: Forward, recomputed: Recomputed, units: Sequence[Unit], early: dict[Value, Value], back: Backward, *, sent: bool) -> None:
     for output in graph.outputs:
         gradient = Value(f"{output.name}.grad", output.shape, output.item, Role.TEMPORARY, output.component)
         if graph.name == "head":
@@ -343,7 +348,6 @@ def _backward(
         # The tied table's gradient waits for the embedding's.
         uses |= {value: 2 for node in graph.nodes for value in node.inputs if value.name == "embedding"}
     back.run(forward.autograd, uses, recomputed.spans)
-    return back
 
 
 def _in_module_order(parameters: list[Value]) -> list[Value]:

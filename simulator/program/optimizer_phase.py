@@ -18,15 +18,18 @@ from simulator.program.optimizer import (
     total_norm,
 )
 from simulator.program.parts import OptimizerStretch, Segment, Stretch
+from simulator.program.rewrites.all_ranks import sums_of_all_ranks
 from simulator.program.sizes import SYMBOLS, Size
 from simulator.specs import Plan
 
 
-def optimizer_phase(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
-    """Norm and scaling of the gradients of ``stretches``, AdamW, and what moves selection biases."""
+def optimizer_phase(
+    stretches: tuple[Stretch, ...], plan: Plan, auxiliary_losses: int, counts: tuple[OptimizerStretch, ...], *, on_cpu: bool
+) -> tuple[OptimizerStretch, ...]:
+    """Norm and scaling of the gradients of ``stretches``, AdamW, and what moves selection biases, before which ranks sum their ``counts``."""
     biased = [OptimizerStretch(_bias_updates(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches if stretch.segment.biases]
     freed = [OptimizerStretch(_gradients_let_go(stretch.segment), stretch.count, stretch.bindings) for stretch in stretches] if biased else []
-    return (*_parameter_updates(stretches, plan, on_cpu=on_cpu), *freed, *biased)
+    return (*_parameter_updates(stretches, plan, auxiliary_losses, on_cpu=on_cpu), *freed, *counts, *biased)
 
 
 @lru_cache(maxsize=256)
@@ -39,10 +42,10 @@ def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
     return tuple(operation for bias in segment.biases for operation in bias_update(bias))
 
 
-def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
+def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, auxiliary_losses: int, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
     common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
     made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
-    made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
+    made += [OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common), *sums_of_all_ranks(auxiliary_losses, plan)]
     if plan.precision == "bf16-split":
         made.append(OptimizerStretch(_split_counters(), 1, common))
         scaled = plan.gradient_clipping is not None or not on_cpu

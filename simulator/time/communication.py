@@ -32,6 +32,7 @@ class Network:
     plan: Plan
     load: ExpertLoad = field(default_factory=ExpertLoad)
     _lists: dict[Call, PriceList] = field(default_factory=dict)
+    _alike: dict[tuple[str, tuple[tuple[int, ...], ...]], PriceList] = field(default_factory=dict)
     _groups: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
     def on(self, fabric: Fabric) -> "Network":
@@ -67,7 +68,11 @@ class Network:
     def _price(self, call: Call) -> PriceList:
         groups = self.groups(call.group)
         if call.toward is Toward.ALL:
-            return price(self.fabric, call.collective, groups)
+            # Groups of several names may be of the same ranks.
+            key = call.collective, tuple(groups)
+            if key not in self._alike:
+                self._alike[key] = price(self.fabric, call.collective, groups)
+            return self._alike[key]
         import numpy as np
 
         # Row i, column j: share of rank i's own rows that the experts of rank j get; each slice of an expert gets a copy of them.

@@ -15,8 +15,8 @@ from trainer.bench.timing import Timing
 Row = dict[str, Any]
 TRANSPORTS = {"nvlink": {}, "shm": {"NCCL_P2P_DISABLE": "1"}, "socket": {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_NET": "Socket"}}
 """Settings that leave NCCL one way between the GPUs of a machine (the network that it takes by itself may be InfiniBand)."""
-SIZES_BYTES = {"cpu": (2**10, 2**14, 2**18, 2**22), "cuda": (2**10, 2**14, 2**18, 2**22, 2**26, 2**28)}
-"""Less what is left over when every rank gets an equal part of a buffer of bf16."""
+SIZES_BYTES = {"cpu": tuple(4**power for power in range(4, 13)), "cuda": tuple(4**power for power in range(5, 15))}
+"""Less what is left over when every rank gets an equal part of a buffer of bf16. Many, since links are fitted to every other size."""
 
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")

@@ -37,16 +37,16 @@ class CallTime:
 
 def measure_device_communication(subject: Subject) -> tuple[Communication, Profile]:
     """Profile some steps; means over them. A collective call itself: every rank does it."""
-    world = subject.parallel.world
+    parallel = subject.parallel
     recorder = _Recorder(at_once=False)
     profile = profile_steps(subject, around=recording(recorder), observe=recorder.observe)
     times = call_times(profile, recorder.calls)
     found: dict[Key, Sums] = defaultdict(Sums)
     # A call may have no kernel of its own: of no rows, or copied by the host's engines.
-    for call, taken, wait_s in zip(recorder.calls, times, waits(world, recorder.calls, [taken.total_s for taken in times]), strict=True):
-        found[key_of(world, call)].add(call, total_s=taken.total_s, exposed_s=taken.exposed_s, waiting_s=min(wait_s, taken.exposed_s))
+    for call, taken, wait_s in zip(recorder.calls, times, waits(parallel.world, recorder.calls, [taken.total_s for taken in times]), strict=True):
+        found[key_of(parallel, call)].add(call, total_s=taken.total_s, exposed_s=taken.exposed_s, waiting_s=min(wait_s, taken.exposed_s))
     exposed_s = {place: seconds / profile.steps for place, seconds in exposed_by_place(profile, recorder.waited_at).items()}
-    return Communication(report_rows(found, profile.steps), exposed_s), profile
+    return Communication(report_rows(found, profile.steps), exposed_s, {}), profile
 
 
 def call_times(profile: Profile, calls: list[Call]) -> list[CallTime]:

@@ -94,6 +94,8 @@ class _Ledger:
     owned: dict[Role, Counter[Component]] = field(default_factory=dict)
     buffers_bytes: int = 0
     inputs_bytes: int = 0
+    pipelined: bool = False
+    """Of a pipeline the first pass backward counts, when as many micro-batches are in flight as ever."""
 
     def register(self, subject: Subject) -> None:
         """Count what is there before the step."""
@@ -104,6 +106,7 @@ class _Ledger:
         for buffer in self.model.buffers():
             self.tracker.register(buffer, Role.BUFFER, Component.ROPE)
         if subject.parallel.pipeline is not None:
+            self.pipelined = True
             for waiting in subject.parallel.pipeline.receive_buffers():
                 self.tracker.register(waiting, Role.COMMUNICATION, Component.INPUTS)
         for role in (Role.PARAMETER, Role.OPTIMIZER_STATE):
@@ -125,10 +128,10 @@ class _Ledger:
     def observe(self, phase: Phase, component: Component) -> None:
         """Follow the step; look at what is alive where forward ends and where the optimizer begins."""
         if phase is not self.tracker.phase:
-            if phase is Phase.BACKWARD:
+            if phase is Phase.BACKWARD and not (self.pipelined and Role.ACTIVATION in self.owned):
                 self.owned[Role.ACTIVATION] = self.tracker.bytes_by_component(Role.ACTIVATION)
                 self.inputs_bytes = self.tracker.bytes_by_component(Role.INPUT).total()
-            else:
+            if phase is not Phase.BACKWARD:
                 self._take_gradients()
             if phase is Phase.OPTIMIZER:
                 self.owned[Role.GRADIENT] = self.tracker.bytes_by_component(Role.GRADIENT)

@@ -70,6 +70,10 @@ def _of_all_ranks(subject: Subject, report: StepReport, repeats: int) -> tuple[S
     if subject.plan.ranks == 1:
         return report, None
     profile = None
+    if subject.device == "cuda" and subject.parallel.pipeline is not None:
+        note = "communication of a pipeline is not timed on CUDA: what a stage waits is in other_s"
+        provenance = report.provenance.model_copy(update={"notes": [*report.provenance.notes, note]})
+        return merged(report.model_copy(update={"provenance": provenance}), subject.parallel.world), None
     if subject.device == "cuda":
         communication, profile = measure_device_communication(subject)
         provenance = report.provenance
@@ -111,7 +115,7 @@ def _report(subject: Subject, memory: MemoryPass, time: TimePass, notes: list[st
             model_flops=model_flops_per_token(subject.spec, plan.sequence) * plan.tokens_per_step,
             mfu=None,
         ),
-        layer_loads=layer_loads(subject.spec, memory.losses),
+        layer_loads=layer_loads(subject.parallel, memory.losses),
         defaults=[DefaultUsed(field=default.field, value=default.value, reason=default.reason) for default in defaults],
         provenance=Provenance(
             tool="trainer measure",

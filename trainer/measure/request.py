@@ -46,8 +46,6 @@ def answer(request: Request, log: Callable[[str], None]) -> Measurement:
     """Check what was asked for, then measure. Raises ConfigurationError in one line."""
     resolved = _resolved(request, log)
     model, plan = resolved.model, resolved.plan
-    if plan.pp > 1:
-        raise ConfigurationError(f"plan.pp ({plan.pp}): a step is measured phase by phase, and a pipeline mixes them (legal: 1)")
     world = start_world(plan, resolved.device)
     with loss_of_a_rank_told(world):
         batches = first_rank_first(world, lambda: resolved.micro_batches(world.data_rank))

@@ -7,7 +7,7 @@ Without an observer a scope costs two attribute reads; in compiled code it is no
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,20 +39,20 @@ class Tracker:
         self.phase = phase
         self.enter(component)
 
-    def begin_backward(self, loss: torch.Tensor) -> None:
-        """Start the backward phase of ``loss``: hang one hook on the node that runs first in each forward scope.
+    def begin_backward(self, roots: Sequence[torch.Tensor]) -> None:
+        """Start the backward phase of ``roots``: hang one hook on the node that runs first in each forward scope.
 
-        Until the hooks hang the component is INPUTS: that time is the instrument's own.
+        Until the hooks hang the component is INPUTS: that time is the instrument's own. Scopes of the whole step are known, since a pipeline goes forward
+        with some micro-batches before it goes backward with others.
         """
         self.begin(Phase.BACKWARD, Component.INPUTS)
         first_numbers = [number for number, _ in self._starts]
         previous = None
-        for node in sorted(_nodes(loss), key=_sequence_number, reverse=True):
+        for node in sorted(_nodes(roots), key=_sequence_number, reverse=True):
             interval = bisect_right(first_numbers, _sequence_number(node)) - 1
             if interval >= 0 and interval != previous:
                 node.register_prehook(_Switch(self, self._starts[interval][1]))
             previous = interval
-        self._starts = []
         self.enter(Component.TOTAL_LOSS)
 
 
@@ -103,20 +103,32 @@ class scope:  # noqa: N801 - reads like the built-in contexts
 
 
 @contextmanager
-def phase(name: Phase, component: Component) -> Iterator[None]:
-    """Context: operations inside belong to a phase of the step, and to ``component`` where no scope is open."""
+def phase(name: Phase, component: Component, then: Component = Component.INPUTS) -> Iterator[None]:
+    """Context: operations inside belong to a phase of the step, and to ``component`` where no scope is open; what comes after it belongs to ``then``."""
     if _tracker is not None:
         _tracker.begin(name, component)
     yield
     if _tracker is not None:
-        _tracker.enter(Component.INPUTS)
+        _tracker.enter(then)
+
+
+@contextmanager
+def backward_pass(roots: Sequence[torch.Tensor], then: Component | None = None) -> Iterator[None]:
+    """Context: the backward pass of ``roots`` runs inside, its operations attributed to the scopes of the forward pass.
+
+    What comes after it belongs to ``then``, or to the component that ran last.
+    """
+    if _tracker is not None:
+        _tracker.begin_backward(roots)
+    yield
+    if _tracker is not None and then is not None:
+        _tracker.enter(then)
 
 
 def backward(loss: torch.Tensor) -> None:
     """Run the backward pass of ``loss``, its operations attributed to the scopes of the forward pass."""
-    if _tracker is not None:
-        _tracker.begin_backward(loss)
-    torch.autograd.backward(loss)
+    with backward_pass((loss,)):
+        torch.autograd.backward(loss)
 
 
 def _next_sequence_number() -> int:
@@ -127,9 +139,9 @@ def _sequence_number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def _nodes(loss: torch.Tensor) -> list[Any]:
+def _nodes(roots: Sequence[torch.Tensor]) -> list[Any]:
     seen: dict[Any, None] = {}
-    waiting = [loss.grad_fn]
+    waiting: list[Any] = [root.grad_fn for root in roots]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen or node.name() == "torch::autograd::AccumulateGrad":

@@ -18,6 +18,9 @@ from torch.utils._pytree import tree_iter
 
 from simulator.components import Component, Phase, Role
 
+COLLECTIVES = "c10d"
+"""Namespace of operations that write what they are given though their schemas do not say so."""
+
 
 @dataclass
 class Storage:
@@ -101,7 +104,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         role = Role.ACTIVATION if self.phase is Phase.FORWARD else Role.TEMPORARY
         made = [self._add(tensor, role, self.component) for tensor in tree_iter(result) if isinstance(tensor, torch.Tensor)]
-        if any(made) or func._schema.is_mutable:
+        if any(made) or func._schema.is_mutable or func.namespace == COLLECTIVES:
             self._note(_name(func))
         return result
 

@@ -44,12 +44,22 @@ def _of_yardstick(report: StepReport) -> str:
 
 def _ranks(report: StepReport) -> Table:
     table = Table(title="ranks", title_justify="left")
-    for name in ("rank", "parameters, bytes", "gradients, bytes", "optimizer, bytes", "peak, bytes", "step, ms", "exposed communication, ms", "waiting, ms"):
+    for name in (
+        "rank",
+        "parameters, bytes",
+        "gradients, bytes",
+        "optimizer, bytes",
+        "peak, bytes",
+        "step, ms",
+        "exposed communication, ms",
+        "waiting, ms",
+        "bubble, ms",
+    ):
         table.add_column(name, justify="right")
     for rank in report.ranks:
         memory, waiting_s = rank.memory, sum(row.waiting_s for row in rank.communication)
         sizes = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes, memory.peak_allocated_bytes)
-        seconds = (rank.time.step_s, rank.time.exposed_communication_s, waiting_s)
+        seconds = (rank.time.step_s, rank.time.exposed_communication_s, waiting_s, rank.time.bubble_s)
         table.add_row(str(rank.rank), *(f"{size:,}" for size in sizes), *(f"{value * 1e3:.2f}" for value in seconds))
     return table
 
@@ -60,7 +70,14 @@ def _communication(report: StepReport) -> Table:
         table.add_column(name, justify="left" if name in ("group and collective", "component") else "right")
     for row in report.communication:
         seconds = (row.time_s, row.exposed_s, row.waiting_s)
-        table.add_row(row.name, row.component, str(row.ranks), str(row.calls), f"{row.bytes_per_call:,.0f}", *(f"{value * 1e3:.2f}" for value in seconds))
+        table.add_row(
+            f"{row.name} {row.collective}",
+            row.component,
+            str(row.ranks),
+            str(row.calls),
+            f"{row.bytes_per_call:,.0f}",
+            *(f"{value * 1e3:.2f}" for value in seconds),
+        )
     return table
 
 
@@ -122,6 +139,8 @@ def _time(report: StepReport) -> Table:
         table.add_row(component, *(f"{1e3 * parts[phase]:.3f}" if phase in parts else "" for phase in Phase), f"{sum(parts.values()) / time.step_s:.1%}")
     table.add_section()
     table.add_row("all", *(f"{1e3 * seconds:.3f}" for seconds in (time.forward_s, time.backward_s, time.optimizer_s)), "")
-    table.add_row("other", "", "", f"{1e3 * time.other_s:.3f}", f"{time.other_s / time.step_s:.1%}")
+    waits = {"exposed communication": time.exposed_communication_s, "waiting for other stages": time.bubble_s}
+    for name, seconds_s in {**{name: seconds for name, seconds in waits.items() if seconds}, "other": time.other_s}.items():
+        table.add_row(name, "", "", f"{1e3 * seconds_s:.3f}", f"{seconds_s / time.step_s:.1%}")
     table.add_row("step", "", "", f"{1e3 * time.step_s:.3f}", "100.0%")
     return table

@@ -25,7 +25,9 @@ YARDSTICK_SIZES = {"cpu": 512, "cuda": 4096}
 Key = tuple[Phase, Component]
 FRAME = (Phase.FORWARD, Component.INPUTS)
 HANGING_HOOKS = (Phase.BACKWARD, Component.INPUTS)
-"""The instrument's own work, where it follows the forward pass; later in backward it is what no scope was around."""
+"""The instrument's own work, where it follows the forward pass, or what a pipeline does between passes; later in backward it is what no scope was around."""
+OUTSIDE = (Component.INPUTS, Component.PIPELINE)
+"""What has no row: the frame of a step, and what a pipeline does between its passes."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def measure_time(subject: Subject, operations: Counter[Key], repeats: int) -> Ti
         clocked.append(_clocked_step(subject, frames_apart=compiled))
         products_s.append(product.seconds())
     step_s = median(plain_s)
-    rows_s, other_s = _split(clocked, {key for key in operations if key[1] is not Component.INPUTS})
+    rows_s, other_s = _split(clocked, {key for key in operations if key[1] not in OUTSIDE})
     ratio = step_s / (sum(rows_s.values()) + other_s)
     return TimePass(
         _time(step_s, {key: seconds * ratio for key, seconds in rows_s.items()}, operations, plain_s),
@@ -102,15 +104,16 @@ class _Clock:
     def __init__(self, device: str, *, frames_apart: bool) -> None:
         self.device, self.frames_apart = device, frames_apart
         self.marks: list[tuple[Key | None, Any]] = []
-        self.phase = Phase.FORWARD
+        self.phase, self.component = Phase.FORWARD, Component.INPUTS
 
     def observe(self, phase: Phase, component: Component) -> None:
         """Begin a stretch."""
-        key, before = (phase, component), self.phase
-        self.phase = phase
+        key, before, between_passes = (phase, component), self.phase, self.component is Component.PIPELINE
+        self.phase, self.component = phase, component
         if key == FRAME and self.marks and before is Phase.FORWARD and not self.frames_apart:
             return
-        self.marks.append((None if key == HANGING_HOOKS and before is Phase.FORWARD else key, self._now()))
+        hanging = key == HANGING_HOOKS and (before is Phase.FORWARD or between_passes)
+        self.marks.append((None if hanging else key, self._now()))
 
     def seconds(self) -> dict[Key | None, float]:
         """Seconds of all stretches, from the first mark to now."""

@@ -5,14 +5,17 @@ Each unit lies on the mesh of the ranks that would otherwise hold the same numbe
 not averaged: losses are divided by the tokens of all ranks.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Shard
 
+from simulator.components import Component
 from simulator.specs import Plan
+from trainer.measure.scope import scope
 from trainer.model.linear import Linear
 from trainer.model.moe import Experts
 from trainer.model.transformer import Block
@@ -70,6 +73,30 @@ class _Sharder:
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
+        _name_work(modules[0])
+
+
+WORK = {Component.PARAMETER_GATHER: ("unshard", "wait_for_unshard"), Component.GRADIENT_SYNC: ("post_backward", "finalize_backward")}
+"""Methods of a unit of FSDP, by what they are for."""
+
+
+def _name_work(module: nn.Module) -> None:
+    """Let gathers and reductions, which FSDP does in hooks wherever the model is, belong to components of their own."""
+    assert isinstance(module, FSDPModule)
+    unit = module._get_fsdp_state()._fsdp_param_group
+    if unit is None:
+        return
+    for component, methods in WORK.items():
+        for method in methods:
+            setattr(unit, method, _within(component, getattr(unit, method)))
+
+
+def _within(component: Component, work: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, **named: Any) -> Any:
+        with scope(component):
+            return work(*arguments, **named)
+
+    return run
 
 
 def before_micro_batch(model: nn.Module, plan: Plan, *, last: bool) -> None:

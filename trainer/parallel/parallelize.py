@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simulator.components import Component
+from trainer.measure.scope import scope
 from trainer.parallel.together import gathered
 from trainer.parallel.world import TENSOR, Share, World
 
@@ -56,7 +58,8 @@ class Parallel:
         if self.world.stage_group is not None:
             import torch.distributed as dist
 
-            dist.all_reduce(values, group=self.world.stage_group)
+            with scope(Component.ROUTER):
+                dist.all_reduce(values, group=self.world.stage_group)
         return values
 
     def gathered_losses(self, losses_N: "Tensor") -> "Tensor":

@@ -7,8 +7,10 @@ both ends, and its two gradients are summed.
 Shapes: B sequences of a micro-batch, S sequence, T tokens of this rank, D width, V vocabulary.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,12 +18,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
+from simulator.components import Component, Phase
+from trainer.measure.scope import backward_pass, phase, scope
 from trainer.model.cache import KVCache
 from trainer.model.router import RouterRecord
 from trainer.parallel.world import PIPELINE, Share, World
 
 if TYPE_CHECKING:
     from trainer.model import MoETransformer
+
+ROUND_TRIPS = 25
 
 SINGLE_SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 
@@ -38,13 +44,12 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, loss: Tensor) -> Tensor:
-        ctx.save_for_backward(torch.ones_like(loss))
+        ctx.dtype = loss.dtype
         return x_TD.view_as(x_TD)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (one,) = ctx.saved_tensors
-        return gradients[0], one
+        return gradients[0], torch.ones((), dtype=ctx.dtype, device=gradients[0].device)
 
 
 class Piece(nn.Module):
@@ -63,15 +68,29 @@ class Piece(nn.Module):
         (pipeline,) = self.pipeline
         records: list[RouterRecord] = []
         x_TD = self.run(x, pipeline.plan.micro_batch, pipeline.plan.sequence, records)
-        loss = pipeline.noted(self.micro_batch, records)
-        self.micro_batch += 1
-        return x_TD if loss is None else _Attach.apply(x_TD, loss)  # type: ignore[no-untyped-call]
+        with scope(Component.TOTAL_LOSS):
+            loss = pipeline.noted(self.micro_batch, records)
+            self.micro_batch += 1
+            return x_TD if loss is None else _Attach.apply(x_TD, loss)  # type: ignore[no-untyped-call]
 
     def run(self, x: Tensor, batch: int, new: int, records: list[RouterRecord], cache: KVCache | None = None) -> Tensor:
         """The layers; before them the embedding of the first piece, after them the final norm of the last."""
         model = self.pipeline[0].model
         x_TD = model.through(model.embedded(x) if self.first else x, self.layers, batch, new, records, cache)
         return model.finished(x_TD) if self.last else x_TD
+
+
+class _Stage(PipelineStage):
+    """A stage that says when it goes forward and when backward; what the schedule does between passes is the pipeline's."""
+
+    def forward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with phase(Phase.FORWARD, Component.INPUTS, then=Component.PIPELINE):
+            return super().forward_one_chunk(*arguments, **named)
+
+    def backward_one_chunk(self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: Any = False) -> Any:
+        roots = self.fwd_cache[bwd_chunk_id][0] if loss is None else (loss,)
+        with backward_pass(roots, then=Component.PIPELINE):
+            return super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
 
 
 class Pipeline:
@@ -105,7 +124,8 @@ class Pipeline:
         inputs, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
         arguments = (inputs,) if self.own[0].first else ()
         target = labels if self.own[-1].last else None
-        self.schedule.step(*arguments, target=target, return_outputs=False)
+        with scope(Component.PIPELINE):
+            self.schedule.step(*arguments, target=target, return_outputs=False)
         losses = self.losses or [torch.zeros((), device=inputs.device) for _ in batches]
         records, self.records, self.losses = self.records, [], []
         return losses, records
@@ -115,6 +135,13 @@ class Pipeline:
         stages = [self.schedule._stage] if hasattr(self.schedule, "_stage") else self.schedule._stages
         waiting = [info for stage in stages for kind in (stage.args_recv_info, stage.grad_recv_info) for received in kind.values() for info in received]
         return [info.buffer for info in waiting if info.buffer is not None]
+
+    def transfer_seconds(self) -> dict[int, float]:
+        """Seconds in which the rows of a micro-batch get here from each neighbouring rank when neither waits: half of a round trip. A collective call."""
+        ranks = dist.get_process_group_ranks(self.group)
+        rows = torch.zeros(self.plan.own_tokens, self.model.spec.width, dtype=self.model.compute_dtype, device=self.world.device)
+        pairs = {(min(pair), max(pair)) for pair in zip(ranks, [*ranks[1:], ranks[0]], strict=True)}
+        return {sum(pair) - self.world.rank: _half_a_round_trip(rows, pair, self.group) for pair in sorted(pairs) if self.world.rank in pair}
 
     def noted(self, micro_batch: int, records: list[RouterRecord]) -> Tensor | None:
         """Keep what the routers of one piece left; the auxiliary losses' part in what is minimised, None where there is none."""
@@ -130,17 +157,18 @@ class Pipeline:
         return self.tokens[micro_batch] / self.plan.tokens_per_step
 
     def _loss(self, x_TD: Tensor, labels_BS: Tensor) -> Tensor:
-        loss = self.model.cross_entropy(x_TD, labels_BS)
-        weight = self._weight(len(self.losses))
-        self.losses.append(loss.detach())
-        return loss * weight
+        with phase(Phase.FORWARD, Component.TOTAL_LOSS, then=Component.PIPELINE):
+            loss = self.model.cross_entropy(x_TD, labels_BS)
+            weight = self._weight(len(self.losses))
+            self.losses.append(loss.detach())
+            return loss * weight
 
     def _schedule(self) -> Any:
         ids = torch.empty(self.plan.micro_batch, self.plan.sequence, dtype=torch.int64, device="meta")
         rows = torch.empty(self.plan.own_tokens, self.model.spec.width, dtype=self.model.compute_dtype, device="meta", requires_grad=True)
         device = torch.device(self.world.device)
         stages: list[Any] = [
-            PipelineStage(
+            _Stage(
                 piece,
                 self.world.stage + index * self.plan.pp,
                 self.pieces,
@@ -204,6 +232,21 @@ class Pipeline:
         tensor = tensor.contiguous()
         dist.broadcast(tensor, dist.get_process_group_ranks(self.group)[-1], group=self.group)
         return tensor
+
+
+def _half_a_round_trip(rows: Tensor, pair: tuple[int, int], group: dist.ProcessGroup) -> float:
+    first, second = pair
+    begins = dist.get_rank() == first
+    spent_s = []
+    for _ in range(ROUND_TRIPS):
+        began = time.perf_counter()
+        for sends in (begins, not begins):
+            if sends:
+                dist.send(rows, second if begins else first, group=group)
+            else:
+                dist.recv(rows, second if begins else first, group=group)
+        spent_s.append((time.perf_counter() - began) / 2)
+    return median(spent_s)
 
 
 def _keep(model: "MoETransformer", own: list[Piece]) -> None:

@@ -44,6 +44,7 @@ def cut(plan: Plan, share: Share) -> dict[str, int]:
 
 
 GROUPS = {
+    "all": (Share.WHOLE, (PIPELINE, REPLICA, SHARD)),
     "expert": (Share.EXPERT, (EXPERT, EXPERT_TENSOR)),
     "tensor": (Share.SLICED, (TENSOR,)),
     "stage": (Share.WHOLE, (REPLICA, SHARD)),

@@ -19,11 +19,29 @@ class Action(NamedTuple):
     micro_batch: int
 
 
+class Place(NamedTuple):
+    """Where a block lies in a pipeline: whether rows come from another stage, or go there (then they, or their gradient, lie in a buffer of the pipeline),
+    and whether it is the last of its piece."""
+
+    received: bool
+    sent: bool
+    last: bool
+
+
+ALONE = Place(received=False, sent=False, last=False)
+
+
 def layers_of(piece: int, pieces: int, layers: int) -> range:
     """The run of layers of one piece; the first pieces take what is left over."""
     whole, rest = divmod(layers, pieces)
     start = piece * whole + min(piece, rest)
     return range(start, start + whole + (piece < rest))
+
+
+def layers_on(plan: Plan, stage: int, layers: int) -> list[int]:
+    """All layers of a stage, by piece."""
+    pieces = plan.pp * plan.virtual_stages
+    return [layer for number in range(stage, pieces, plan.pp) for layer in layers_of(number, pieces, layers)]
 
 
 def actions(plan: Plan, stage: int) -> list[Action]:

@@ -6,6 +6,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from torch.distributed.pipelining import schedules
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from simulator.specs import load_model, load_plan
@@ -19,6 +20,27 @@ def answered_by_equals(output, given, *_, **__):
     output.view(-1)[: given.numel()].copy_(given.view(-1)[: output.numel()])
 
 
+def agreed(tensor, *_, **__):
+    """Stages of a pipeline ask each other at the start whether all of them know the shapes that they exchange."""
+    tensor.fill_(1)
+
+
+def tokens_elsewhere(tensor, *_, group=None, **__):
+    """What all ranks sum begins with the labelled tokens, which the last stage has."""
+    if group is None:
+        tensor[0].clamp_(min=1)
+
+
+class Sent:
+    """Holds what is sent, as the work of a real send does."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def wait(self):
+        return True
+
+
 def memory(case):
     spec = load_model("tiny-moe", case["model"])
     plan, _ = load_plan(spec, None, {"sequence": 16, "micro_batch": 2, "implementation.experts": "loop", **case["plan"]})
@@ -30,9 +52,11 @@ def main():
     torch.set_num_threads(1)
     cases = json.load(sys.stdin)
     ranks = cases[0]["plan"]["ranks"]
-    os.environ["WORLD_SIZE"], os.environ["RANK"] = str(ranks), "0"
-    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
-    dist.all_to_all_single = answered_by_equals
+    rank = cases[0].get("rank", 0)
+    os.environ["WORLD_SIZE"], os.environ["RANK"] = str(ranks), str(rank)
+    dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
+    dist.all_to_all_single, dist.recv, dist.all_reduce = answered_by_equals, agreed, tokens_elsewhere
+    schedules._batch_p2p = lambda operations, desc=None: [Sent(operation.tensor) for operation in operations]
     print(json.dumps([memory(case) for case in cases]))
 
 

@@ -72,18 +72,50 @@ def test_measure_merges_the_reports_of_all_ranks(command):
     assert outputs[1][0] == ""
     report = json.loads(outputs[0][0])
     assert [rank["rank"] for rank in report["ranks"]] == [0, 1]
-    assert report["time"]["step_s"] == max(rank["time"]["step_s"] for rank in report["ranks"])
+    works = [sum(rank["time"][part] for part in ("forward_s", "backward_s", "optimizer_s")) for rank in report["ranks"]]
+    assert report["time"] == report["ranks"][works.index(max(works))]["time"]
     assert report["memory"]["peak_allocated_bytes"] == max(rank["memory"]["peak_allocated_bytes"] for rank in report["ranks"])
-    rows = {row["name"]: row for row in report["communication"]}
     # Forward: counts, rows, weights out; backward: rows and weights.
-    assert {(row["component"], row["calls"]) for row in report["communication"] if row["name"] == "expert all-to-all"} == {("dispatch", 5), ("combine", 2)}
-    assert "data all-reduce" in rows
+    assert {(row["component"], row["calls"]) for row in report["communication"] if row["name"] == "expert"} == {("dispatch", 5), ("combine", 2)}
+    assert {row["name"] for row in report["communication"]} == {"expert", "data", "stage", "all"}
     for row in report["communication"]:
         assert 0 <= row["waiting_s"] <= row["exposed_s"]
         assert row["time_s"] > 0
-    time_s = report["time"]
-    parts = ("forward_s", "backward_s", "optimizer_s", "exposed_communication_s", "other_s")
+    adds_up(report["time"])
+
+
+def adds_up(time_s):
+    parts = ("forward_s", "backward_s", "optimizer_s", "exposed_communication_s", "bubble_s", "other_s")
     assert sum(time_s[part] for part in parts) == pytest.approx(time_s["step_s"])
+    assert all(time_s[part] >= 0 for part in parts)
+
+
+PIPELINE = ("model.blocks.0.count=2", "plan.pp=2", "plan.ep=1", "plan.global_batch=16")
+
+
+@pytest.mark.slow
+def test_measure_takes_pipelines_and_compares_with_what_is_predicted(command, tmp_path):
+    arguments = ("--model", "tiny-moe", "--json", *settings(*MODEL, *PIPELINE))
+    processes = command("measure", "--repeats", "2", "--device", "cpu", "-o", str(tmp_path / "m.json"), *arguments)
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs[0][1]
+    report = json.loads(outputs[0][0])
+    for rank in report["ranks"]:
+        adds_up(rank["time"])
+        assert {(row["name"], row["collective"]) for row in rank["communication"]} == {
+            ("ends", "all-reduce"), ("all", "all-reduce"), ("neighbours", "point-to-point"),
+        }  # fmt: skip
+        assert [row["calls"] for row in rank["communication"] if row["name"] == "neighbours"] == [4]
+        assert rank["time"]["bubble_s"] > 0
+    assert [load["layer"] for load in report["layer_loads"]] == [0, 1]
+    predict = ("predict", "--fabric", "single-node", "--device", "cpu", "--gpus", "2", "-o", str(tmp_path / "p.json"), *arguments)
+    subprocess.run([sys.executable, "-m", "simulator", *predict, "--set", "plan.precision=fp32"], check=True, capture_output=True)
+    compare = [sys.executable, "-m", "simulator", "compare", str(tmp_path / "p.json"), str(tmp_path / "m.json"), "--json"]
+    compared = json.loads(subprocess.run(compare, check=True, capture_output=True, text=True).stdout)
+    assert compared["only_in_first"] == compared["only_in_second"] == []
+    assert compared["different_plan_fields"] == []
+    assert abs(compared["peak"]["relative"]) < 1e-3
+    assert {line["first"] for line in compared["memory"]} == {line["second"] for line in compared["memory"]}
 
 
 def test_a_plan_for_more_ranks_than_were_started_is_refused_once(command):

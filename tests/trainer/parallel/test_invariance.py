@@ -20,6 +20,13 @@ PLANS = {
     "1f1b": {"ranks": 2, "ep": 1, "pp": 2},
     "interleaved": {"ranks": 2, "ep": 1, "pp": 2, "schedule": "interleaved", "virtual_stages": 2},
 }
+RECOMPUTED = {
+    "expert, recomputed": {"ranks": 2, "ep": 2, "recomputation": "full"},
+    "expert, experts recomputed": {"ranks": 2, "ep": 2, "recomputation": ["attention", "experts"]},
+    "tensor, expert, parts recomputed": {"ranks": 2, "ep": 2, "tp": 2, "recomputation": ["attention", "feed_forward"]},
+    "zero-3, expert, experts recomputed": {"ranks": 2, "ep": 2, "zero_stage": 3, "recomputation": ["experts"]},
+    "1f1b, recomputed": {"ranks": 2, "ep": 1, "pp": 2, "recomputation": "full"},
+}
 PLANS_OF_FOUR = {
     "expert x data": {"ranks": 4, "ep": 2},
     "expert x zero-3": {"ranks": 4, "ep": 2, "zero_stage": 3},
@@ -50,42 +57,74 @@ def check(ranks, plan, **case):
     return expected, answers
 
 
-@pytest.mark.parametrize("name", PLANS)
+ALL = PLANS | RECOMPUTED | PLANS_OF_FOUR
+EACH = [pytest.param(name, marks=pytest.mark.slow if name in PLANS_OF_FOUR else ()) for name in ALL]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_first_gradients_in_fp32(ranks, name):
-    expected, answers = check(ranks, PLANS[name])
+    expected, answers = check(ranks, ALL[name])
     for answer in answers:
         worst = relative(answer["gradients"], expected["gradients"])
         assert max(worst.values()) <= 1e-5, worst
         assert answer["norms"] == pytest.approx(expected["norms"], rel=1e-5)
-        if "pp" not in PLANS[name]:
+        if "pp" not in ALL[name]:
             assert answer["counts"] == expected["counts"]
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", EACH)
 def test_three_steps_in_fp64(ranks, name):
-    expected, answers = check(ranks, PLANS[name], steps=3, double=True)
-    for answer in answers:
-        worst = relative(answer["gradients"], expected["gradients"])
-        assert max(worst.values()) <= 1e-10, worst
-        worst = relative(answer["parameters"], expected["parameters"])
-        assert max(worst.values()) <= 1e-10, worst
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PLANS_OF_FOUR)
-def test_products_of_plans_on_four_ranks(ranks, name):
-    expected, answers = check(ranks, PLANS_OF_FOUR[name], steps=3, double=True)
+    expected, answers = check(ranks, ALL[name], steps=3, double=True)
     for answer in answers:
         for kind in ("gradients", "parameters"):
             worst = relative(answer[kind], expected[kind])
             assert max(worst.values()) <= 1e-10, worst
 
 
-@pytest.mark.parametrize("name", ["expert", "tensor, expert", "zero-3, expert", "1f1b"])
+QUICK = ("expert", "tensor, expert", "zero-3, expert", "1f1b")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL])
 def test_losses_of_twenty_steps(ranks, name):
-    expected, answers = check(ranks, PLANS[name], steps=20)
+    expected, answers = check(ranks, ALL[name], steps=20)
     assert answers[0]["losses"] == pytest.approx(expected["losses"], abs=1e-5)
     assert len(answers[0]["losses"]) == 20
+
+
+ROUTERS = {
+    "sigmoid, bias, shared experts": {
+        "router": "sigmoid",
+        "selection_bias": True,
+        "normalise_weights": True,
+        "weight_scale": 2.5,
+        "shared_width": 12,
+        "top_k": 2,
+    },
+    "softmax, normalised": {"top_k": 2, "normalise_weights": True},
+    "capacity": {"capacity_factor": 1.0, "top_k": 2},
+}
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("name", ["expert", "expert-tensor", "zero-3, expert", "1f1b"])
+def test_every_kind_of_routing(ranks, name, router):
+    fields = {f"blocks.0.feed_forward.{field}": value for field, value in ROUTERS[router].items()}
+    expected, answers = check(ranks, PLANS[name], steps=3, double=True, model=fields)
+    for answer in answers:
+        for kind in ("gradients", "parameters"):
+            worst = relative(answer[kind], expected[kind])
+            assert max(worst.values()) <= 1e-10, worst
+
+
+@pytest.mark.parametrize("name", ["expert", "expert-tensor", "zero-3, expert", "1f1b"])
+def test_micro_batches_of_one_token(ranks, name):
+    plan = PLANS[name] | {"sequence": 1, "micro_batch": 1, "global_batch": global_batch(PLANS[name]) // 2}
+    (expected,) = ranks(1).run(run="train", double=True, plan={"ranks": 1, "sequence": 1, "micro_batch": 1, "global_batch": plan["global_batch"]})
+    for answer in ranks(2).run(run="train", double=True, plan=plan):
+        found, wanted = answer["gradients"], expected["gradients"]
+        assert found.keys() == wanted.keys()
+        assert all(float((found[name] - wanted[name]).norm()) <= 1e-10 * max(float(wanted[name].norm()), 1e-6) for name in wanted)
+        assert answer["losses"] == pytest.approx(expected["losses"], rel=1e-10)
 
 
 def test_global_scope_is_one_process_with_the_joint_micro_batch(ranks):
@@ -129,11 +168,14 @@ def test_experts_that_get_no_token(ranks, name, top_k):
             assert float((gradient - whole).norm()) <= 1e-10 * max(float(whole.norm()), 1e-6)
 
 
-@pytest.mark.parametrize("name", ["expert", "tensor, expert", "zero-3, expert", "1f1b", "interleaved"])
+INFERRED = [name for name in ALL if not ALL[name].keys() & {"recomputation", "gradient_bucket_bytes", "overlap_gradient_sync", "attention_across_documents"}]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in PLANS_OF_FOUR else ()) for name in INFERRED])
 def test_generation_and_validation_are_those_of_one_process(ranks, name):
-    plan = PLANS[name] | {"global_batch": global_batch(PLANS[name])}
+    plan = ALL[name] | {"global_batch": global_batch(ALL[name])}
     (expected,) = ranks(1).run(run="infer", double=True, plan={"ranks": 1})
-    for answer in ranks(2).run(run="infer", double=True, plan=plan):
+    for answer in ranks(plan["ranks"]).run(run="infer", double=True, plan=plan):
         assert answer["tokens"] == expected["tokens"]
         assert answer["loss"] == pytest.approx(expected["loss"], rel=1e-10)
         assert answer["counts"] == expected["counts"]

@@ -2,14 +2,17 @@
 
 import json
 import sys
+import time
 import traceback
 from itertools import count
 
 import torch
 
 from simulator.specs import load_model, load_plan
+from trainer.measure.communication import measure_communication
 from trainer.measure.memory import measure_memory
 from trainer.measure.subject import build_subject, random_micro_batches
+from trainer.measure.time import OUTSIDE
 from trainer.model import build_model
 from trainer.optimizer import build_optimizer
 from trainer.parallel.layout import as_whole
@@ -119,12 +122,44 @@ def infer(case):
 
 
 def memory(case):
-    """The memory of a steady step as the measurement's ledger has it."""
+    """The memory of a steady step as the measurement's ledger has it, what ran in it, and its collectives."""
     spec, plan = specifications(case)
     world = start_world(plan, timeout_s=30)
     subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=world.data_rank), seed=1, world=world)
     measured = measure_memory(subject)
-    return {"memory": measured.memory.model_dump(mode="json"), "model": spec.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+    return {
+        "memory": measured.memory.model_dump(mode="json"),
+        "names": sorted(f"{phase} {component}" for phase, component in measured.operations if component not in OUTSIDE),
+        "communication": {f"{row.name} {row.component} {row.collective}": (row.calls, row.bytes_per_call * row.calls) for row in followed(subject)},
+        "model": spec.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+    }
+
+
+def followed(subject):
+    return measure_communication(subject, repeats=1).rows
+
+
+def late(case):
+    """Seconds in collectives and in waits, of a job in which one rank is late with every micro-batch."""
+    spec, plan = specifications(case)
+    world = start_world(plan, timeout_s=30)
+    subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=world.data_rank), seed=1, world=world)
+    if world.rank == case["late"]:
+        subject.model.embedded = slowed(subject.model.embedded, case["by_s"])
+        subject.model.finished = slowed(subject.model.finished, case["by_s"])
+    for _ in range(2):
+        subject.step()
+    found = measure_communication(subject, repeats=2)
+    return {"rows": [row.model_dump(mode="json") for row in found.rows], "bubble_s": sum(found.bubble_s.values()), "exposed_s": sum(found.exposed_s.values())}
+
+
+def slowed(work, seconds):
+    def run(*arguments):
+        time.sleep(seconds)
+        return work(*arguments)
+
+    return run
 
 
 def resume(case):
@@ -147,7 +182,7 @@ def resume(case):
     return {"losses": job.journal.losses, "step": job.step}
 
 
-CASES = {"resume": resume, "train": train, "infer": infer, "memory": memory}
+CASES = {"resume": resume, "train": train, "infer": infer, "memory": memory, "late": late}
 
 
 def main():
