@@ -11,7 +11,7 @@ if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     plan=(--plan fast --set plan.implementation.compile="${COMPILE:-none}" --set plan.implementation.launch="${LAUNCH:-graph}")
 fi
 common=(--threads 1 --processes "$processes" --data text-files "${plan[@]}"
-    --set "data.sources=[{kind: text-files, paths: ['$corpus'], document: file}]" --set data.tokenizer=bytes --set data.validation_fraction=0.014
+    --set "data.sources=[{kind: text-files, paths: ['$corpus'], document: file}]" --set data.tokenizer=bytes --set data.validation_fraction=0.02
     --set model.vocabulary=260 --set "plan.sequence=${SEQUENCE:-256}" --set "plan.micro_batch=${SEQUENCES:-32}"
     --set "training.schedule={kind: constant, warmup_steps: ${WARMUP:-96}, cooldown_fraction: 0.2, final_fraction: 0.0}" --set "training.adam_betas=[0.9, 0.99]"
     --set training.evaluation.interval_steps=1000000 --set training.checkpoints.interval_steps=1000000)
