@@ -1,4 +1,4 @@
-"""Figures of a study, each drawn into an empty matplotlib figure: residuals, parity, isoFLOPs on the fitted surface, roofline, local slopes."""
+"""Figures of a study, each drawn into an empty matplotlib figure: residuals, parity, isoFLOPs on the fitted surface, slopes of the law."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def draw_parity(figure: "Figure", findings: Findings) -> None:
 def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     """Loss over the plane of N and D as the law has it, lines of equal compute, the runs, the law's optimum and the lowest points of isoFLOP parabolas.
 
-    Raises ValueError for a law without N or D.
+    The plane and the parabolas are those of the experts of the largest fitted run. Raises ValueError for a law without N or D.
     """
     import numpy as np
 
@@ -63,7 +63,8 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     if not {"n", "d"} <= set(law.variables):
         raise ValueError(f"law {law.name} has no plane of N and D")
     place = figure.subplots()
-    n, d = np.meshgrid(*(np.linspace(logs.min() - 0.5, logs.max() + 0.5, 60) for logs in (points.log_n, points.log_d)))
+    ranges = (np.concatenate([getattr(group, axis) for group in (points, findings.held_out)]) for axis in ("log_n", "log_d"))
+    n, d = np.meshgrid(*(np.linspace(logs.min() - 0.5, logs.max() + 0.5, 60) for logs in ranges))
     grid = _around(points, n.ravel(), d.ravel())
     loss = law.loss(findings.fit.theta, grid).reshape(n.shape)
     contours = place.contour(np.exp(n), np.exp(d), loss, levels=np.quantile(loss, np.linspace(0.05, 0.9, 9)), colors=GREY, linewidths=0.8)
@@ -77,31 +78,11 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
         place.plot(sizes, math.exp(log_c) / (6 * sizes), ":", color="black", linewidth=0.6)
     for group, colour, marker, label in _groups(points, findings.held_out):
         place.plot(np.exp(group.log_n), np.exp(group.log_d), marker, color=colour, label=label, markersize=3)
-    log_c, log_n = isoflop_optima(points)
+    log_c, log_n = isoflop_optima(points.take(np.abs(points.log_e - grid.log_e[0]) < 1e-6))
     if len(log_c):
         place.plot(np.exp(log_n), np.exp(log_c - log_n) / 6, "^", color=GREEN, label="lowest point of an isoFLOP parabola")
     place.set(xscale="log", yscale="log", xlabel=AXES["log_n"], ylabel=AXES["log_d"], ylim=(math.exp(d.min()), math.exp(d.max())))
     place.legend(fontsize=8)
-
-
-def draw_roofline(figure: "Figure", findings: Findings) -> None:
-    """Loss over tokens per parameter at fixed compute, above what endless data and endless parameters would allow. Raises ValueError without a roofline."""
-    import numpy as np
-
-    roofline = findings.roofline
-    if roofline is None:
-        raise ValueError(f"law {findings.fit.law.name} has no roofline")
-    place = figure.subplots()
-    ratios = np.array(roofline.tokens_per_parameter)
-    place.fill_between(ratios, roofline.low, roofline.high, color=BLUE, alpha=0.2, linewidth=0)
-    place.plot(ratios, roofline.loss, color=BLUE, label=f"loss at {roofline.flops:.3g} FLOPs")
-    place.plot(ratios, roofline.parameter_limit, "--", color=VERMILLION, label="with endless data: parameters bind")
-    place.plot(ratios, roofline.data_limit, "-.", color=GREEN, label="with endless parameters: data bind")
-    if roofline.balanced is not None:
-        place.axvline(roofline.balanced, color="black", linewidth=0.8)
-        place.annotate(f"{roofline.balanced:.3g} tokens per parameter", (roofline.balanced, 0.95), xycoords=("data", "axes fraction"))
-    place.set(xscale="log", xlabel="tokens per parameter D / N", ylabel="loss (nats per token)", ylim=(None, float(np.quantile(roofline.high, 0.9))))
-    place.legend()
 
 
 def draw_slopes(figure: "Figure", findings: Findings) -> None:
@@ -116,7 +97,7 @@ def draw_slopes(figure: "Figure", findings: Findings) -> None:
         here = {"n": np.full(50, math.log(verdict.n)), "d": np.full(50, math.log(verdict.d)), variable: x}
         line = _around(points, here["n"], here["d"], x if variable == "e" else np.full(50, math.log(verdict.experts)))
         slope = math.log(2) * elasticity(law, findings.fit.theta, line, variable)
-        drawn = findings.ensemble.widened(math.log(2) * elasticity(law, findings.ensemble.theta, line, variable), slope)
+        drawn = findings.ensemble.widened(math.log(2) * elasticity(law, findings.ensemble.refits, line, variable), slope)
         place.fill_between(np.exp(x), *np.quantile(drawn, [0.025, 0.975], axis=0), color=BLUE, alpha=0.2, linewidth=0)
         place.plot(np.exp(x), slope, color=BLUE)
         place.axvspan(math.exp(logs.min()), math.exp(logs.max()), color=GREY, alpha=0.1, linewidth=0)
@@ -138,4 +119,4 @@ def _around(points: Points, log_n: Any, log_d: Any, log_e: Any = None) -> Points
     return points_at(np.exp(log_n), np.exp(log_d), experts=experts, top_k=np.exp(points.log_k[largest]))
 
 
-FIGURES = {"residuals": draw_residuals, "parity": draw_parity, "isoflops": draw_isoflops, "roofline": draw_roofline, "slopes": draw_slopes}
+FIGURES = {"residuals": draw_residuals, "parity": draw_parity, "isoflops": draw_isoflops, "slopes": draw_slopes}

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from calibration.scaling.document import Findings
-from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals
+from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals, draw_slopes
 from reports import provenance
 from reports.drawing import picture
 from reports.page import Page, Section
@@ -24,11 +26,12 @@ LIMITS = (
 )
 
 CHECKS = (
+    ("slopes", "Loss that a doubling gains by the law, with its 95 % interval; grey: the range of the runs.", draw_slopes, 4.0),
     ("residuals", "Relative error of every run against each variable; runs held out of the fit are marked.", draw_residuals, 5.4),
     ("parity", "Predicted against measured loss; runs held out of the fit are marked.", draw_parity, 5.4),
     (
         "isoflops",
-        "Loss by the law, lines of equal compute, the law's optimum and isoFLOP parabolas' lowest points.",
+        "Loss by the law for the experts of the largest run, lines of equal compute, the law's optimum, and lowest points of isoFLOP parabolas of such runs.",
         draw_isoflops,
         4.6,
     ),
@@ -42,7 +45,8 @@ def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | No
     drawn, absent = curves(table.rows, logs) if logs is not None else ([], [])
     found = fitted(table, law, count, holdout_above_flops)
     straight = [each for variable in VARIABLES if (each := straightness(settings, variable)) is not None]
-    said = [verdicts.which(settings), verdicts.law(found), *map(verdicts.straight, straight)]
+    trusted = verdicts.trust(found)
+    said = [verdicts.which(settings), verdicts.law(found), *([trusted] if trusted else []), *map(verdicts.straight, straight)]
     if drawn:
         said.insert(0, verdicts.starts(drawn))
     missing = [("Runs without a log", ", ".join(absent))] if absent else []
@@ -87,7 +91,9 @@ def _slopes(settings: Sequence[Setting]) -> tuple[Section, ...]:
 def _law(found: Findings | str) -> tuple[Section, ...]:
     if isinstance(found, str):
         return ()
-    caption = f"The fitted law {found.fit.law.formula}: lines of equal loss (nats per token)."
+    experts = float(np.exp(found.fit.points.log_e[found.fit.points.log_c.argmax()]))
+    with_experts = f" for {experts:g} experts" if "e" in found.fit.law.variables else ""
+    caption = f"The fitted law {found.fit.law.formula}: lines of equal loss (nats per token){with_experts}."
     pictures = [picture("law", caption, partial(law_map.draw, law=found.fit), 5.4)]
     if found.roofline is not None:
         caption = "The loss roofline: what the compute of the run that cost most can attain, by tokens per parameter."
@@ -95,4 +101,4 @@ def _law(found: Findings | str) -> tuple[Section, ...]:
     for name, caption, draw, height_inches in CHECKS:
         if name != "isoflops" or found.roofline is not None:
             pictures.append(picture(name, caption, partial(draw, findings=found), height_inches))
-    return (Section("Fitted law", (), (*pictures, *tables.law(found))),)
+    return (Section("Fitted law", (), (*pictures, *tables.forecasts(found), *tables.law(found))),)
