@@ -55,25 +55,17 @@ def fused_launches() -> list[Operation]:
     return tape.operations
 
 
-def split_adamw(parameters: Sequence[Value], *, on_cpu: bool, scaled: bool) -> list[Operation]:
-    """AdamW over bf16 parameters and the remainders of their fp32 weights, one after the other; one pass each on CUDA. Twin: ``trainer/split_adamw.py``.
-
-    ``scaled``: there is a number to multiply the gradients with.
-    """
+def split_adamw(parameters: Sequence[Value], *, on_cpu: bool) -> list[Operation]:
+    """AdamW over bf16 parameters and the remainders of their fp32 weights, one after the other; one pass each on CUDA. Twin: ``trainer/split_adamw.py``."""
     tape = _tape(Component.OPTIMIZER)
     for parameter in parameters:
-        one = tape.new("one", (ONE,), ItemKind.FP32)
-        if not scaled:
-            _emit(tape, "new_ones", Kind.POINTWISE, (), (one,))
         if on_cpu:
             _split_update(tape, parameter)
-        else:
-            first, second = (Value(name, parameter.shape, ItemKind.FP32, Role.OPTIMIZER_STATE) for name in ("exp_avg", "exp_avg_sq"))
-            remainder = Value("remainder", parameter.shape, ItemKind.BF16, Role.OPTIMIZER_STATE)
-            read = (parameter, remainder, parameter, first, second)
-            _emit(tape, "split_adamw", Kind.POINTWISE, (), (), traffic=(*read, parameter, remainder, first, second))
-        if not scaled:
-            tape.operations[-1].frees.append(one)
+            continue
+        first, second = (Value(name, parameter.shape, ItemKind.FP32, Role.OPTIMIZER_STATE) for name in ("exp_avg", "exp_avg_sq"))
+        remainder = Value("remainder", parameter.shape, ItemKind.BF16, Role.OPTIMIZER_STATE)
+        read = (parameter, remainder, parameter, first, second)
+        _emit(tape, "split_adamw", Kind.POINTWISE, (), (), traffic=(*read, parameter, remainder, first, second))
     return tape.operations
 
 
@@ -109,11 +101,13 @@ def _split_update(tape: Tape, parameter: Value) -> None:
     tape.operations[-1].frees += [gradient, weight, denominator, high, remainder]
 
 
-def split_counters() -> list[Operation]:
-    """The step counters of both weight-decay groups."""
+def split_counters(*, on_cpu: bool) -> list[Operation]:
+    """The step counters of both weight-decay groups and, on CUDA, their rates."""
     tape = _tape(Component.OPTIMIZER)
     for _ in ("matrices", "vectors"):
         _emit(tape, "_foreach_add_", Kind.POINTWISE, (), ())
+        if not on_cpu:
+            _emit(tape, "full", Kind.POINTWISE, (), ())
     return tape.operations
 
 

@@ -44,12 +44,14 @@ def _bias_updates(segment: Segment) -> tuple[Operation, ...]:
 
 def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, auxiliary_losses: int, *, on_cpu: bool) -> tuple[OptimizerStretch, ...]:
     common = dict.fromkeys(SYMBOLS, 1.0) | {"A": float(sum(stretch.count * len(stretch.segment.parameters) for stretch in stretches))}
-    made = [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
-    made += [OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common), *sums_of_all_ranks(auxiliary_losses, plan)]
+    made: list[OptimizerStretch] = []
+    if not _norm_comes_with_update(plan, on_cpu=on_cpu):
+        made += [OptimizerStretch(_updates(stretch.segment)[0], stretch.count, stretch.bindings) for stretch in stretches]
+        made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
+    made += sums_of_all_ranks(auxiliary_losses, plan)
     if plan.precision == "bf16-split":
-        made.append(OptimizerStretch(_split_counters(), 1, common))
-        scaled = plan.gradient_clipping is not None or not on_cpu
-        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu, scaled), stretch.count, stretch.bindings) for stretch in stretches))
+        made.append(OptimizerStretch(_split_counters(on_cpu), 1, common))
+        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu), stretch.count, stretch.bindings) for stretch in stretches))
     if plan.gradient_clipping is not None:
         made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
     if plan.implementation.optimizer == "fused":
@@ -77,14 +79,20 @@ def _updates(segment: Segment) -> tuple[tuple[Operation, ...], tuple[Operation, 
     return tuple(gradient_norms(segment.parameters)), tuple(gradient_scaling(segment.parameters)), tuple(fused_adamw(segment.parameters))
 
 
+def _norm_comes_with_update(plan: Plan, *, on_cpu: bool) -> bool:
+    """Whether split AdamW takes the norm on the way: no limit waits for it, and every gradient is whole on every rank."""
+    whole = plan.tp * plan.pp * plan.ep * plan.etp == 1 and not plan.zero_stage
+    return plan.precision == "bf16-split" and plan.gradient_clipping is None and whole and not on_cpu
+
+
 @lru_cache(maxsize=256)
-def _split_updates(segment: Segment, on_cpu: bool, scaled: bool) -> tuple[Operation, ...]:
-    return tuple(split_adamw(segment.parameters, on_cpu=on_cpu, scaled=scaled))
+def _split_updates(segment: Segment, on_cpu: bool) -> tuple[Operation, ...]:
+    return tuple(split_adamw(segment.parameters, on_cpu=on_cpu))
 
 
-@lru_cache(maxsize=1)
-def _split_counters() -> tuple[Operation, ...]:
-    return tuple(split_counters())
+@lru_cache(maxsize=2)
+def _split_counters(on_cpu: bool) -> tuple[Operation, ...]:
+    return tuple(split_counters(on_cpu=on_cpu))
 
 
 @lru_cache(maxsize=2)

@@ -200,7 +200,7 @@ def test_every_line_can_be_explained_and_its_terms_add_up(name: str) -> None:
 def test_what_stands_in_is_told_wherever_it_is_predicted() -> None:
     question = ask("moe-s1", "two-h200", "fast", gpus=1)
     notes = question.answer().provenance.notes
-    assert any("predicted as" in note for note in notes)
+    assert any("assumed" in note for note in notes)
     assert set(notes) <= set(explain(question, "memory.activations").remarks)
     assert explain_network(question).notes == notes
 

@@ -29,6 +29,8 @@ DENSE = [
     },
 ]
 
+PACKED = {"implementation.experts": "packed", "implementation.permutation": "gather"}
+
 TWO = {
     "data": ({"ep": 1}, {}),
     "data, small buckets, three micro-batches": ({"ep": 1, "gradient_bucket_bytes": 20000, "global_batch": 12}, {}),
@@ -56,6 +58,9 @@ TWO = {
     "pipeline, interleaved": ({"ep": 1, "pp": 2, "global_batch": 8, "schedule": "interleaved", "virtual_stages": 2}, {"blocks.0.count": 5}),
     "tensor": ({"ep": 1, "tp": 2, "global_batch": 4}, {}),
     "tensor, dense and experts": ({"ep": 2, "tp": 2}, {"blocks": DENSE}),
+    "expert, packed and gathered": ({"ep": 2} | PACKED, {}),
+    "expert x zero-3, packed and gathered, experts recomputed": ({"ep": 2, "zero_stage": 3, "recomputation": ["experts"]} | PACKED, {}),
+    "tensor, packed and gathered": ({"ep": 1, "tp": 2} | PACKED, {}),
 }
 FOUR = {
     "expert x data, for-loop AdamW": ({"ep": 2, "global_batch": 16, "implementation.optimizer": "for-loop"}, {}),
