@@ -51,7 +51,7 @@ for part in "${parts[@]}"; do
     training) # 8 min: speed of whole steps against the plain model, for the first shape against transformers too
         hugging_face=(--hugging-face)
         for shape in "${shapes[@]}"; do
-            bench $([ ${#hugging_face[@]} -gt 0 ] && echo 420 || echo 240) "training-$(basename "$shape" .yaml)" --suite training --set shape.model="$shape" "${hugging_face[@]}" "${repeats[@]}"
+            bench $([ ${#hugging_face[@]} -gt 0 ] && echo 420 || echo 240) "training-$(basename "$shape" .yaml)" --suite training --set shape.model="$shape" --repeats 5 "${hugging_face[@]}"
             hugging_face=()
         done ;;
     losses) # 1.5 min: 200 steps of every variant, three seeds

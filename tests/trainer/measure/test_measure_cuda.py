@@ -61,7 +61,8 @@ def test_the_kernels_of_a_step_belong_to_components_and_fill_no_more_than_its_ti
     places = {profile.place(kernel.launched_s) for kernel in profile.kernels}
     assert None not in places
     assert {(Phase.FORWARD, Component.EXPERTS), (Phase.BACKWARD, Component.EXPERTS), (Phase.OPTIMIZER, Component.OPTIMIZER)} <= places
-    first, last = profile.seconds(profile.marks[0][0]), profile.seconds(profile.end_ns)
+    # The clocks of host and device need not agree to better than this.
+    first, last = profile.seconds(profile.marks[0][0]) - 1e-3, profile.seconds(profile.end_ns) + 1e-3
     assert all(first <= kernel.span[0] and kernel.span[1] <= last for kernel in profile.kernels)
 
 
