@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calibration.scaling.bootstrap import Ensemble
 from calibration.scaling.hull import hull_at
@@ -118,10 +118,11 @@ def _best(
     n, d = float(np.exp(place.log_n[0])), float(np.exp(place.log_d[0]))
     loss_interval = n_interval = None
     if ensemble is not None:
-        draws = ensemble.theta[:DRAWS]
-        sampled = [lowest_point(points.log_n, law.log_loss(draws[at : at + DRAWS_AT_ONCE], points))[0] for at in range(0, len(draws), DRAWS_AT_ONCE)]
-        n_interval = ensemble.interval(np.exp(ensemble.widened(np.concatenate(sampled), float(log_n[0]))), LEVEL)
-        losses = ensemble.widened(law.log_loss(ensemble.theta, place)[:, 0], float(lowest[0]))
+        some = replace(ensemble, theta=ensemble.theta[:DRAWS])
+        refits = some.refits
+        sampled = [lowest_point(points.log_n, law.log_loss(refits[at : at + DRAWS_AT_ONCE], points))[0] for at in range(0, len(refits), DRAWS_AT_ONCE)]
+        n_interval = ensemble.interval(np.exp(some.widened(np.concatenate(sampled), float(log_n[0]))), LEVEL)
+        losses = ensemble.widened(law.log_loss(ensemble.refits, place)[:, 0], float(lowest[0]))
         loss_interval = ensemble.interval(np.exp(losses), LEVEL)
     return Choice(
         experts=float(experts),

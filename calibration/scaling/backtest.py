@@ -1,8 +1,9 @@
 """How well a law foretells runs it has not seen: fitted below a compute cut, asked above it, cut after cut.
 
-Sampling intervals know nothing of a wrong form. The errors of earlier cuts do: their quantile at the interval's level is what a later interval must reach
-(split conformal prediction, Vovk et al. 2005, with the rolling origin of time-series forecasts). Errors are taken as they are and not as shares of their own
-half widths: sampled half widths shrink with the rows of a fit, errors of form do not.
+Sampling intervals know nothing of a wrong form. Forecasts inside the runs that are known do: the quantile, at the intervals' level, of their errors as shares
+of their own half widths is what intervals are multiplied by (split conformal prediction with normalised scores, Lei et al. 2018, arXiv 1604.04173, over
+the rolling origin of time-series forecasts). Half widths themselves come from draws and from refits without a block of neighbouring runs (see blocks), which
+do not shrink with the rows where the form is wrong.
 """
 
 import math
@@ -12,7 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from calibration.scaling.baselines import nearest_run, no_floor
-from calibration.scaling.bootstrap import bootstrap
+from calibration.scaling.blocks import block_refits, jackknife_sd
+from calibration.scaling.bootstrap import RUNS_PER_PARAMETER, bootstrap, spread_noise
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.objective import Objective
@@ -23,14 +25,21 @@ LEVEL = 0.8
 ORIGINS = 5
 RESAMPLES = 100
 RANDOM_STARTS = 8
-FIRST_SHARE, LAST_SHARE = 0.1, 0.9
-"""Cuts leave this share of the rows below them."""
+FIRST_SHARE, LAST_SHARE = 0.5, 0.9
+"""The first cut leaves RUNS_PER_PARAMETER rows a parameter below it, in small tables this share of them; the last cut LAST_SHARE."""
+
+NESTED_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the rows that are known, below the cuts from which the widening is learnt; as many as there are cuts in all."""
 
 FACTORS = (1.0, 2.5, 6.0, 16.0, 60.0, math.inf)
 """Ends of the bins of extrapolation factor: training FLOPs over those of the cut."""
 
 FEWEST_SCORES = 10
-"""With fewer earlier forecasts a quantile of them says nothing: intervals stay as sampled."""
+"""With fewer forecasts inside the known runs a quantile of them says nothing: intervals stay as sampled."""
+
+NESTED_STARTS = 4
+NORMAL_HALF_WIDTH = 1.2815515655446004
+"""Half width of the central interval of a normal distribution at LEVEL, in standard deviations."""
 
 SAME_COMPUTE = 1e-3
 """Runs whose ln FLOPs differ by less stand on one side of a cut."""
@@ -61,13 +70,6 @@ class Forecasts:
         return np.exp(self.log_c) / self.cut_flops
 
     @property
-    def half_width(self) -> float:
-        """Typical half width of the sampled intervals, in ln L."""
-        import numpy as np
-
-        return max(float(np.median(self.high - self.low)) / 2, 1e-12)
-
-    @property
     def scores(self) -> Floats:
         """By how much each interval would have to be widened to reach its run [m]: at most 1 where it did."""
         import numpy as np
@@ -77,9 +79,9 @@ class Forecasts:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Forecasts of the held-out runs (``held_out``) and of every rolling cut, with the widening known before each of them.
+    """Forecasts of the held-out runs (``held_out``) and of every rolling cut, with the widening that the runs below each of them ask for.
 
-    ``widening`` is what all rolling forecasts together ask for; ``skipped`` cuts below which the law could not be fitted, with the reason.
+    ``widening`` is what the fitted runs ask for; ``skipped`` cuts below which the law could not be fitted, with the reason.
     """
 
     held_out: Forecasts | None
@@ -95,23 +97,26 @@ def backtest(points: Points, law: FittedLaw, objective: Objective, *, cut_flops:
 
     With ``cut_flops`` the runs above it are held out, and cuts roll below it. Without, the run of most compute is held out, and cuts roll over all runs.
     """
-    import numpy as np
 
     log_cut = _below_largest(points) if cut_flops is None else math.log(cut_flops)
     seen = points if cut_flops is None else points.take(points.log_c <= log_cut)
     rolling: list[Forecasts] = []
     skipped: list[str] = []
-    for log_origin in _origins(seen, origins):
+    for log_origin in _origins(seen, law, origins):
         _add(rolling, skipped, seen, law, objective, log_origin, seed)
     held_out: list[Forecasts] = []
     if bool((points.log_c > log_cut).any()):
         _add(held_out, skipped, points, law, objective, log_cut, seed)
+
+    def known(forecasts: Forecasts) -> float:
+        return widening(points.take(points.log_c <= math.log(forecasts.cut_flops)), law, objective, seed) if origins else 1.0
+
     return Backtest(
         held_out=held_out[0] if held_out else None,
-        held_out_widening=_widening(rolling, log_cut, held_out[0].half_width) if held_out else 1.0,
+        held_out_widening=known(held_out[0]) if held_out else 1.0,
         rolling=tuple(rolling),
-        rolling_widening=tuple(_widening(rolling, float(np.log(forecasts.cut_flops)), forecasts.half_width) for forecasts in rolling),
-        widening=_widening(rolling, math.inf, rolling[-1].half_width) if rolling else 1.0,
+        rolling_widening=tuple(known(forecasts) for forecasts in rolling),
+        widening=widening(seen, law, objective, seed) if origins else 1.0,
         skipped=tuple(skipped),
     )
 
@@ -123,14 +128,15 @@ def _below_largest(points: Points) -> float:
     return float(below.max()) + 0.5 * SAME_COMPUTE if len(below) else float(np.max(points.log_c))
 
 
-def _origins(points: Points, count: int) -> list[float]:
+def _origins(points: Points, law: FittedLaw, count: int) -> list[float]:
     """Cuts in ln FLOPs, lowest first; none that leaves no run above."""
     import numpy as np
 
     if count == 0:
         return []
     order = np.sort(points.log_c)
-    ranks = np.round(np.linspace(FIRST_SHARE, LAST_SHARE, count) * len(order)).astype(int)
+    first = min(RUNS_PER_PARAMETER * len(law.parameters), FIRST_SHARE * len(order))
+    ranks = np.round(np.linspace(first, LAST_SHARE * len(order), count)).astype(int)
     cuts = {float(order[max(rank, 1) - 1]) + 0.5 * SAME_COMPUTE for rank in ranks}
     return sorted(cut for cut in cuts if cut < order[-1])
 
@@ -153,7 +159,7 @@ def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cu
     found = fit(seen, law, objective, seed=seed, random_starts=RANDOM_STARTS)
     ensemble = bootstrap(found, resamples=resamples, seed=seed)
     predicted = law.log_loss(found.theta, asked)
-    drawn = law.log_loss(ensemble.theta, asked) + ensemble.scatter(len(asked), seed)
+    drawn = ensemble.spread(law.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
     low, high = np.quantile(drawn - predicted, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Forecasts(
         cut_flops=math.exp(log_cut),
@@ -167,19 +173,30 @@ def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cu
     )
 
 
-def _widening(rolling: Sequence[Forecasts], log_cut: float, half_width: float) -> float:
-    """Factor by which intervals of ``half_width`` must grow to reach the quantile of the errors known at ``log_cut``.
+def widening(points: Points, law: FittedLaw, objective: Objective, seed: int = 0) -> float:
+    """Factor by which intervals of forecasts from ``points`` must grow to cover what they claim, learnt from forecasts inside ``points``.
 
-    Never below 1: a sample cannot promise less than it drew.
+    Never below 1: a sample cannot promise less than it drew. 1 also when there are too few runs to learn from.
     """
     import numpy as np
 
-    known = [np.abs(forecasts.residual[forecasts.log_c <= log_cut]) for forecasts in rolling]
-    errors = np.sort(np.concatenate(known)) if known else np.array([])
-    if len(errors) < FEWEST_SCORES:
+    order = np.sort(points.log_c)
+    cuts = {float(order[max(1, round(share * len(order))) - 1]) + 0.5 * SAME_COMPUTE for share in NESTED_SHARES}
+    found: list[Floats] = []
+    for log_cut in sorted(cut for cut in cuts if cut < order[-1]):
+        seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
+        try:
+            nested = fit(seen, law, objective, seed=seed, random_starts=NESTED_STARTS)
+        except (ConfigurationError, FitError):
+            continue
+        noise_sd = float(np.sqrt((spread_noise(nested) ** 2).mean()))
+        sampled = np.hypot(jackknife_sd(law.log_loss(block_refits(nested), asked)), noise_sd)
+        found.append(np.abs(asked.log_loss - law.log_loss(nested.theta, asked)) / np.maximum(sampled, 1e-12))
+    scores = np.sort(np.concatenate(found)) if found else np.array([])
+    if len(scores) < FEWEST_SCORES:
         return 1.0
-    rank = min(len(errors), math.ceil(LEVEL * (len(errors) + 1)))
-    return max(1.0, float(errors[rank - 1]) / half_width)
+    rank = min(len(scores), math.ceil(LEVEL * (len(scores) + 1)))
+    return max(1.0, float(scores[rank - 1]) / NORMAL_HALF_WIDTH)
 
 
 def backtest_document(result: Backtest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from calibration.scaling.blocks import block_refits, jackknife_sd
 from calibration.scaling.descent import Minimum, minimise
 from calibration.scaling.fit import SAME_OPTIMUM, Fit, FitError
 from calibration.scaling.points import Floats, Points
@@ -11,6 +12,9 @@ FEWEST_RUNS = 20
 RUNS_PER_PARAMETER = 5
 """With fewer runs than the larger of these asks, resampling loses whole corners of the design and its intervals are too narrow: losses are simulated."""
 
+SMALLEST_SD = 1e-12
+"""Draws that scatter by less have no scatter to speak of."""
+
 MOST_LEVELS = 8
 """A variable with more levels than this is cut into as many groups of equal size, each of which every draw must hold."""
 
@@ -19,7 +23,8 @@ MOST_LEVELS = 8
 class Ensemble:
     """Refits of one law.
 
-    ``theta`` [R, p] natural; ``noise`` [n] log residuals of the point fit, widened for the parameters spent on them: what a new run scatters by;
+    ``theta`` [R, p] natural; ``blocks`` [K, p] the refits without a block of neighbouring runs (see blocks);
+    ``noise`` [n] log residuals of the point fit, widened for the parameters spent on them: what a new run scatters by;
     ``noise_sd`` [R] the noise that each refit was simulated with, None when runs were resampled.
     ``share_converged`` of the refits with a small gradient, ``share_confirmed`` of them where a second start found nothing better.
     ``widening`` >= 1 is the factor by which forecasts of earlier cuts had to be widened to cover what they claim (see backtest).
@@ -27,15 +32,34 @@ class Ensemble:
 
     method: str
     theta: Floats
+    blocks: Floats
     noise: Floats
     noise_sd: Floats | None
     share_converged: float
     share_confirmed: float
     widening: float = 1.0
 
+    @property
+    def refits(self) -> Floats:
+        """Theta [R + K, p] of all refits: what a quantity must be evaluated at to be ``widened``."""
+        import numpy as np
+
+        return np.concatenate([self.theta, self.blocks])
+
+    def spread(self, values: Floats, estimate: Floats | float) -> Floats:
+        """The draws [R, ...] of a quantity with ``values`` [R + K, ...] at the refits and point ``estimate`` [...].
+
+        Where the refits without a block disagree by more than the draws scatter, the draws are spread about the estimate to that standard deviation.
+        """
+        import numpy as np
+
+        drawn = values[: len(self.theta)]
+        scattered = np.maximum(drawn.std(axis=0), SMALLEST_SD)
+        return np.asarray(estimate + np.maximum(1.0, jackknife_sd(values[len(self.theta) :]) / scattered) * (drawn - estimate))
+
     def widened(self, values: Floats, estimate: Floats | float) -> Floats:
-        """The draws ``values`` [R, ...] of a quantity, spread about its point ``estimate`` [...] by the widening."""
-        return estimate + self.widening * (values - estimate)
+        """The draws of ``spread``, further from the estimate by the widening."""
+        return estimate + self.widening * (self.spread(values, estimate) - estimate)
 
     def scatter(self, count: int, seed: int) -> Floats:
         """Noise of ``count`` new runs for every draw [R, count]."""
@@ -64,7 +88,7 @@ def bootstrap(fit: Fit, *, resamples: int = RESAMPLES, seed: int = 0) -> Ensembl
 
     rng = np.random.default_rng(seed)
     points, size = fit.points, len(fit.points)
-    noise = fit.residuals * np.sqrt(size / max(1, size - len(fit.theta)))
+    noise = spread_noise(fit)
     if len(set(points.run.tolist())) < max(FEWEST_RUNS, RUNS_PER_PARAMETER * len(fit.theta)):
         method = "parametric"
         weights = np.ones((resamples, size))
@@ -86,7 +110,16 @@ def bootstrap(fit: Fit, *, resamples: int = RESAMPLES, seed: int = 0) -> Ensembl
     if not converged.any():
         raise FitError(f"law {fit.law.name}: no bootstrap refit converged")
     theta = fit.law.recentred(best.theta[converged], -fit.log_n0, -fit.log_d0)
-    return Ensemble(method, theta, noise, None if noise_sd is None else noise_sd[converged], float(converged.mean()), float(confirmed.mean()))
+    sd = None if noise_sd is None else noise_sd[converged]
+    return Ensemble(method, theta, block_refits(fit), noise, sd, float(converged.mean()), float(confirmed.mean()))
+
+
+def spread_noise(fit: Fit) -> Floats:
+    """Log residuals of a fit [n], spread for the parameters spent on them."""
+    import numpy as np
+
+    size = len(fit.points)
+    return np.asarray(fit.residuals * np.sqrt(size / max(1, size - len(fit.theta))))
 
 
 def _better_of(first: Minimum, second: Minimum) -> tuple[Minimum, Floats]:

@@ -116,7 +116,7 @@ def draw_slopes(figure: "Figure", findings: Findings) -> None:
         here = {"n": np.full(50, math.log(verdict.n)), "d": np.full(50, math.log(verdict.d)), variable: x}
         line = _around(points, here["n"], here["d"], x if variable == "e" else np.full(50, math.log(verdict.experts)))
         slope = math.log(2) * elasticity(law, findings.fit.theta, line, variable)
-        drawn = findings.ensemble.widened(math.log(2) * elasticity(law, findings.ensemble.theta, line, variable), slope)
+        drawn = findings.ensemble.widened(math.log(2) * elasticity(law, findings.ensemble.refits, line, variable), slope)
         place.fill_between(np.exp(x), *np.quantile(drawn, [0.025, 0.975], axis=0), color=BLUE, alpha=0.2, linewidth=0)
         place.plot(np.exp(x), slope, color=BLUE)
         place.axvspan(math.exp(logs.min()), math.exp(logs.max()), color=GREY, alpha=0.1, linewidth=0)

@@ -81,11 +81,11 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
 
     law = fit.law
     loss = float(law.loss(fit.theta, point)[0])
-    log_losses = ensemble.widened(law.log_loss(ensemble.theta, point)[:, 0], float(np.log(loss)))
+    log_losses = ensemble.widened(law.log_loss(ensemble.refits, point)[:, 0], float(np.log(loss)))
     rho = interval = probability = log_rho = None
     if {"n", "d"} <= set(law.variables):
         rho = float(rho_at(law, fit.theta, point)[0])
-        log_rho = np.log(rho_at(law, ensemble.theta, point)[:, 0])
+        log_rho = np.log(rho_at(law, ensemble.refits, point)[:, 0])
         drawn = np.exp(ensemble.widened(log_rho, float(np.log(rho))))
         interval = ensemble.interval(drawn, LEVEL)
         probability = float((drawn > 1).mean())
@@ -105,7 +105,7 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
         floor_share=None if floor is None else floor / loss,
         gains=gains,
         hull=hull_at(fit.points, law.variables, point),
-        next_runs=next_runs(fit, ensemble, point, log_rho),
+        next_runs=next_runs(fit, ensemble, point, None if log_rho is None else log_rho[: len(ensemble.theta)]),
         words="",
     )
     return replace(verdict, words=" ".join(part for part in (_words(verdict), verdict.hull.words) if part))
@@ -136,7 +136,7 @@ def _gain(fit: Fit, ensemble: Ensemble, point: Points, variable: str, hours: Hou
 
     doubled = moved(point, variable, float(np.log(2)))
     nats = float((fit.law.loss(fit.theta, point) - fit.law.loss(fit.theta, doubled))[0])
-    drawn = (fit.law.loss(ensemble.theta, point) - fit.law.loss(ensemble.theta, doubled))[:, 0]
+    drawn = (fit.law.loss(ensemble.refits, point) - fit.law.loss(ensemble.refits, doubled))[:, 0]
     (n, d, e), (n2, d2, e2) = ([float(np.exp(getattr(p, f"log_{v}")[0])) for v in ("n", "d", "e")] for p in (point, doubled))
     flops = 6 * (n2 * d2 - n * d)
     memory = BYTES_PER_PARAMETER * _parameters_added(point, variable)

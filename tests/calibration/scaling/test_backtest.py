@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.scaling.backtest import backtest, backtest_document, forecasts_above
+from calibration.scaling.backtest import backtest, backtest_document, forecasts_above, widening
 from calibration.scaling.baselines import nearest_run, no_floor
 from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws import fitted_law_named
@@ -69,7 +69,20 @@ def test_a_wrong_law_widens_the_intervals() -> None:
     bent = 0.02 * np.maximum(0.0, points.log_c - points.log_c.mean()) ** 2
     result = backtest(replace(points, log_loss=points.log_loss - bent), CHINCHILLA, Objective(float("inf")))
     assert result.widening > 1.5
-    assert result.rolling_widening[0] == 1, "nothing is known before the first cut"
+
+
+def test_what_widens_a_forecast_was_known_below_its_cut() -> None:
+    points, objective = grid(0.003, side=7), Objective(float("inf"))
+    result = backtest(points, CHINCHILLA, objective, origins=2)
+    below = points.take(points.log_c <= np.log(result.rolling[1].cut_flops))
+    assert result.rolling_widening[1] == widening(below, CHINCHILLA, objective)
+    assert result.widening == widening(points, CHINCHILLA, objective)
+
+
+def test_the_first_cut_leaves_five_runs_a_parameter_or_half_of_a_small_table() -> None:
+    for side, fitted in ((7, 25), (6, 18)):
+        result = backtest(grid(0.003, side=side), CHINCHILLA, Objective(float("inf")), origins=1)
+        assert fitted <= result.rolling[0].fitted_rows <= fitted + 4, "runs of equal compute stay on one side"
 
 
 def test_intervals_of_the_true_law_cover_what_they_claim() -> None:
