@@ -24,11 +24,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of finished text under ``headers``; columns of numbers are set flush right."""
+    """Rows of finished text under ``headers``; columns of numbers are set flush right. A ``folded`` one is its caption until it is opened."""
 
     caption: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
 
     @property
     def numeric(self) -> tuple[bool, ...]:

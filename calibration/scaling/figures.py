@@ -55,7 +55,7 @@ def draw_parity(figure: "Figure", findings: Findings) -> None:
 def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     """Loss over the plane of N and D as the law has it, lines of equal compute, the runs, the law's optimum and the lowest points of isoFLOP parabolas.
 
-    Raises ValueError for a law without N or D.
+    The plane and the parabolas are those of the experts of the largest fitted run. Raises ValueError for a law without N or D.
     """
     import numpy as np
 
@@ -63,7 +63,8 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     if not {"n", "d"} <= set(law.variables):
         raise ValueError(f"law {law.name} has no plane of N and D")
     place = figure.subplots()
-    n, d = np.meshgrid(*(np.linspace(logs.min() - 0.5, logs.max() + 0.5, 60) for logs in (points.log_n, points.log_d)))
+    ranges = (np.concatenate([getattr(group, axis) for group in (points, findings.held_out)]) for axis in ("log_n", "log_d"))
+    n, d = np.meshgrid(*(np.linspace(logs.min() - 0.5, logs.max() + 0.5, 60) for logs in ranges))
     grid = _around(points, n.ravel(), d.ravel())
     loss = law.loss(findings.fit.theta, grid).reshape(n.shape)
     contours = place.contour(np.exp(n), np.exp(d), loss, levels=np.quantile(loss, np.linspace(0.05, 0.9, 9)), colors=GREY, linewidths=0.8)
@@ -77,7 +78,7 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
         place.plot(sizes, math.exp(log_c) / (6 * sizes), ":", color="black", linewidth=0.6)
     for group, colour, marker, label in _groups(points, findings.held_out):
         place.plot(np.exp(group.log_n), np.exp(group.log_d), marker, color=colour, label=label, markersize=3)
-    log_c, log_n = isoflop_optima(points)
+    log_c, log_n = isoflop_optima(points.take(np.abs(points.log_e - grid.log_e[0]) < 1e-6))
     if len(log_c):
         place.plot(np.exp(log_n), np.exp(log_c - log_n) / 6, "^", color=GREEN, label="lowest point of an isoFLOP parabola")
     place.set(xscale="log", yscale="log", xlabel=AXES["log_n"], ylabel=AXES["log_d"], ylim=(math.exp(d.min()), math.exp(d.max())))

@@ -28,7 +28,7 @@ CHECKS = (
     ("parity", "Predicted against measured loss; runs held out of the fit are marked.", draw_parity, 5.4),
     (
         "isoflops",
-        "Loss by the law, lines of equal compute, the law's optimum and isoFLOP parabolas' lowest points.",
+        "Loss by the law for the experts of the largest run, lines of equal compute, the law's optimum, and lowest points of isoFLOP parabolas of such runs.",
         draw_isoflops,
         4.6,
     ),
@@ -42,7 +42,8 @@ def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | No
     drawn, absent = curves(table.rows, logs) if logs is not None else ([], [])
     found = fitted(table, law, count, holdout_above_flops)
     straight = [each for variable in VARIABLES if (each := straightness(settings, variable)) is not None]
-    said = [verdicts.which(settings), verdicts.law(found), *map(verdicts.straight, straight)]
+    trusted = verdicts.trust(found)
+    said = [verdicts.which(settings), verdicts.law(found), *([trusted] if trusted else []), *map(verdicts.straight, straight)]
     if drawn:
         said.insert(0, verdicts.starts(drawn))
     missing = [("Runs without a log", ", ".join(absent))] if absent else []
@@ -95,4 +96,4 @@ def _law(found: Findings | str) -> tuple[Section, ...]:
     for name, caption, draw, height_inches in CHECKS:
         if name != "isoflops" or found.roofline is not None:
             pictures.append(picture(name, caption, partial(draw, findings=found), height_inches))
-    return (Section("Fitted law", (), (*pictures, *tables.law(found))),)
+    return (Section("Fitted law", (), (*pictures, *tables.forecasts(found), *tables.law(found))),)

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from calibration.scaling.backtest import backtest_document
 from calibration.scaling.document import Findings
 from reports.scaling.logs import Curve
 from reports.scaling.settings import Setting, flops_unit
 from reports.scaling.slopes import CERTAIN, VARIABLES, Slope, Straightness, last_doublings, slopes
 from simulator.units import show_count
+
+FAR = 2.5
+"""Times the compute from which a forecast is one."""
 
 STRAIGHT = 0.9
 """A line that explains less of the variance than this is none."""
@@ -78,3 +82,18 @@ def law(found: Findings | str) -> str:
     if isinstance(found, str):
         return f"No law fitted: {found}."
     return f"Fitted {found.fit.law.formula}: {found.verdict.words}"
+
+
+def trust(found: Findings | str) -> str | None:
+    """How well smaller runs foretold larger ones; None where nothing could be tested."""
+    if isinstance(found, str) or not found.backtest.rolling:
+        return None
+    rolling = backtest_document(found.backtest)["rolling"]
+    far = [part for part in rolling["by_factor"] if part["factor_above"] >= FAR and part["factor_up_to"]][:2]
+    errors = [f"{part['mean_absolute_relative_error']:.1%} at {part['factor_above']:g} to {part['factor_up_to']:g} times the compute" for part in far]
+    said = f"Forecasts of larger runs from smaller ones err by {' and '.join(errors)}" if errors else "Forecasts of larger runs from smaller ones are few"
+    better = "better than" if rolling["beats_baselines"] else "not better than"
+    return (
+        f"{said}: {better} a law without floor ({rolling['no_floor_error']:.1%} in all, the law {rolling['mean_absolute_relative_error']:.1%}) and the nearest "
+        f"run ({rolling['nearest_run_error']:.1%}). {rolling['coverage']:.0%} of {rolling['runs']} lie in their 80 % intervals."
+    )

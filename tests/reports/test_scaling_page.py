@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from configuration.errors import ConfigurationError
+from reports.page import Page, Section, Table, render
+from reports.scaling import tables
 from reports.scaling.build import build
 from reports.scaling.logs import Curve, curves
 from reports.scaling.settings import settings_of
@@ -107,6 +109,22 @@ def test_the_law_behind_the_table_is_found_and_judged(tmp_path: Path) -> None:
     assert [picture.name for picture in page.pictures] == names
     # At N = 16 M, D = 40 M: 40 × 0.3 / N^0.3 = 0.0828 over 300 × 0.4 / D^0.4 = 0.1092 is 0.758.
     assert any("rho = 0.758" in verdict for verdict in page.verdicts)
+    found = {table.caption: table for section in page.sections for table in section.items if isinstance(table, Table)}
+    forecasts = found["Forecasts of runs above rolling cuts, from those below"]
+    assert forecasts.rows[-1][0] == "all"
+    assert int(forecasts.rows[-1][1]) == sum(int(row[1]) for row in forecasts.rows[:-1])
+    assert any(f"of {forecasts.rows[-1][1]} lie in their 80 % intervals" in verdict for verdict in page.verdicts)
+    slopes_table = found["Local slopes: loss gained between neighbours"]
+    assert slopes_table.headers[1] == "experts"
+    assert not slopes_table.folded
+
+
+def test_a_table_of_many_rows_is_folded() -> None:
+    rows = [_row(1e6 * 2**i, 1e6 * 2**j, 5 - 0.1 * i - 0.3 * j) for i in range(6) for j in range(5)]
+    table = tables.settings(settings_of(rows, "active"))
+    assert table.folded
+    page = Page("p", "t", "s", (), (Section("Runs", (), (table,)),), (), ())
+    assert "<summary>Settings (30 rows)</summary>" in render(page)
 
 
 def test_too_few_settings_give_a_page_without_a_law_and_say_why(tmp_path: Path) -> None:
