@@ -9,13 +9,7 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-PACKAGES = (
-    "torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx", "jax", "sklearn", "statsmodels", "skimage",
-    "torch_geometric", "lightning", "numba", "numpyro", "botorch", "gpytorch", "linear_operator", "flax", "optax", "accelerate", "peft", "timm",
-    "seaborn", "xarray", "tensorboard", "onnx", "onnxscript", "onnxruntime", "cupy", "hypothesis", "pygments", "setuptools", "pip", "Cython",
-    "torchvision", "torchaudio", "torchmetrics", "e3nn", "diffrax", "equinox", "sentence_transformers", "huggingface_hub", "aiohttp", "fsspec",
-    "mpmath", "pyarrow", "patsy", "imageio", "fontTools", "joblib", "PIL",
-)  # fmt: skip
+PACKAGES = ("torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx", "jax", "sklearn", "statsmodels")
 
 
 def main() -> None:

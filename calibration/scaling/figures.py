@@ -1,4 +1,4 @@
-"""Figures of a study, each drawn into an empty matplotlib figure: residuals, parity, isoFLOPs on the fitted surface, roofline, local slopes."""
+"""Figures of a study, each drawn into an empty matplotlib figure: residuals, parity, isoFLOPs on the fitted surface, slopes of the law."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -85,26 +85,6 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     place.legend(fontsize=8)
 
 
-def draw_roofline(figure: "Figure", findings: Findings) -> None:
-    """Loss over tokens per parameter at fixed compute, above what endless data and endless parameters would allow. Raises ValueError without a roofline."""
-    import numpy as np
-
-    roofline = findings.roofline
-    if roofline is None:
-        raise ValueError(f"law {findings.fit.law.name} has no roofline")
-    place = figure.subplots()
-    ratios = np.array(roofline.tokens_per_parameter)
-    place.fill_between(ratios, roofline.low, roofline.high, color=BLUE, alpha=0.2, linewidth=0)
-    place.plot(ratios, roofline.loss, color=BLUE, label=f"loss at {roofline.flops:.3g} FLOPs")
-    place.plot(ratios, roofline.parameter_limit, "--", color=VERMILLION, label="with endless data: parameters bind")
-    place.plot(ratios, roofline.data_limit, "-.", color=GREEN, label="with endless parameters: data bind")
-    if roofline.balanced is not None:
-        place.axvline(roofline.balanced, color="black", linewidth=0.8)
-        place.annotate(f"{roofline.balanced:.3g} tokens per parameter", (roofline.balanced, 0.95), xycoords=("data", "axes fraction"))
-    place.set(xscale="log", xlabel="tokens per parameter D / N", ylabel="loss (nats per token)", ylim=(None, float(np.quantile(roofline.high, 0.9))))
-    place.legend()
-
-
 def draw_slopes(figure: "Figure", findings: Findings) -> None:
     """Loss gained per doubling of each quantity the law knows, along its own axis, the others at the verdict's point."""
     import numpy as np
@@ -139,4 +119,4 @@ def _around(points: Points, log_n: Any, log_d: Any, log_e: Any = None) -> Points
     return points_at(np.exp(log_n), np.exp(log_d), experts=experts, top_k=np.exp(points.log_k[largest]))
 
 
-FIGURES = {"residuals": draw_residuals, "parity": draw_parity, "isoflops": draw_isoflops, "roofline": draw_roofline, "slopes": draw_slopes}
+FIGURES = {"residuals": draw_residuals, "parity": draw_parity, "isoflops": draw_isoflops, "slopes": draw_slopes}

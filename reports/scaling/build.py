@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from calibration.scaling.document import Findings
-from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals
+from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals, draw_slopes
 from reports import provenance
 from reports.drawing import picture
 from reports.page import Page, Section
@@ -24,6 +26,7 @@ LIMITS = (
 )
 
 CHECKS = (
+    ("slopes", "Loss that a doubling gains by the law, with its 95 % interval; grey: the range of the runs.", draw_slopes, 4.0),
     ("residuals", "Relative error of every run against each variable; runs held out of the fit are marked.", draw_residuals, 5.4),
     ("parity", "Predicted against measured loss; runs held out of the fit are marked.", draw_parity, 5.4),
     (
@@ -88,7 +91,9 @@ def _slopes(settings: Sequence[Setting]) -> tuple[Section, ...]:
 def _law(found: Findings | str) -> tuple[Section, ...]:
     if isinstance(found, str):
         return ()
-    caption = f"The fitted law {found.fit.law.formula}: lines of equal loss (nats per token)."
+    experts = float(np.exp(found.fit.points.log_e[found.fit.points.log_c.argmax()]))
+    with_experts = f" for {experts:g} experts" if "e" in found.fit.law.variables else ""
+    caption = f"The fitted law {found.fit.law.formula}: lines of equal loss (nats per token){with_experts}."
     pictures = [picture("law", caption, partial(law_map.draw, law=found.fit), 5.4)]
     if found.roofline is not None:
         caption = "The loss roofline: what the compute of the run that cost most can attain, by tokens per parameter."

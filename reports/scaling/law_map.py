@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calibration.scaling.fit import Fit
-from calibration.scaling.points import points_at
+from calibration.scaling.next_run import points_like
 from calibration.scaling.verdict import rho_at
 from reports.drawing import BLACK, VERMILLION, counts
 
@@ -13,12 +13,16 @@ MARGIN = 2.0
 
 
 def draw(figure: Figure, law: Fit) -> None:
-    """Contours of the loss; runs as points; where an e-fold of parameters gains as much as one of tokens, a line: over it parameters bind."""
+    """Contours of the loss with the experts of the largest run; runs as points; a line where an e-fold of parameters gains as much as one of tokens.
+
+    Over that line parameters bind.
+    """
     axes = figure.add_subplot()
     points = law.points
     n, d = (np.geomspace(np.exp(logs.min()) / MARGIN, np.exp(logs.max()) * MARGIN, CELLS) for logs in (points.log_n, points.log_d))
     grid_n, grid_d = np.meshgrid(n, d)
-    at = points_at(grid_n.ravel(), grid_d.ravel())
+    largest = points.take([int(points.log_c.argmax())])
+    at = points_like(largest, grid_n.ravel(), grid_d.ravel())
     loss = law.law.loss(law.theta, at).reshape(grid_n.shape)
     contours = axes.contour(grid_n, grid_d, loss, levels=12, cmap="cividis", linewidths=1.4)
     axes.clabel(contours, fontsize=9, fmt="%.3g")

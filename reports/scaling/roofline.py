@@ -9,7 +9,7 @@ HEADROOM = 1.15
 
 
 def draw(figure: Figure, found: Roofline) -> None:
-    """The band is the interval of the loss; left of the balance data would gain more, right of it parameters."""
+    """The band is the interval of the loss; left of the balance more data would gain more (data-bound), right of it more parameters."""
     axes = figure.add_subplot()
     x = found.tokens_per_parameter
     axes.fill_between(x, found.low, found.high, color=SKY, alpha=0.35, linewidth=0, label="95 % interval")
@@ -20,6 +20,10 @@ def draw(figure: Figure, found: Roofline) -> None:
     axes.set_ylim(min(*found.parameter_limit, *found.data_limit) / HEADROOM, min(found.loss) * HEADROOM**2)
     if found.balanced is not None:
         axes.axvline(found.balanced, color=BLACK, linestyle=":", linewidth=1.3)
+        for low, high, colour, side, words in ((x[0], found.balanced, BLUE, "left", "data-bound"), (found.balanced, x[-1], ORANGE, "right", "parameter-bound")):
+            axes.axvspan(low, high, color=colour, alpha=0.06, linewidth=0)
+            place = low if side == "left" else high
+            axes.annotate(words, (place, 0.03), xycoords=axes.get_xaxis_transform(), ha=side, fontsize=11, color=colour)
         axes.annotate(
             f"balance: {found.balanced:.3g} tokens per parameter", (found.balanced, 0.97), xycoords=axes.get_xaxis_transform(), xytext=(6, 0),
             textcoords="offset points", va="top", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},

@@ -105,7 +105,7 @@ def test_a_loss_that_first_falls_and_then_stays_is_called_no_line() -> None:
 def test_the_law_behind_the_table_is_found_and_judged(tmp_path: Path) -> None:
     write_rows(tmp_path / "runs.csv", _law())
     page = build(tmp_path / "runs.csv", None, "chinchilla", "active", None)
-    names = ["loss_against_parameters", "loss_against_tokens", "gains", "law", "roofline", "residuals", "parity", "isoflops"]
+    names = ["loss_against_parameters", "loss_against_tokens", "gains", "law", "roofline", "slopes", "residuals", "parity", "isoflops"]
     assert [picture.name for picture in page.pictures] == names
     # At N = 16 M, D = 40 M: 40 × 0.3 / N^0.3 = 0.0828 over 300 × 0.4 / D^0.4 = 0.1092 is 0.758.
     assert any("rho = 0.758" in verdict for verdict in page.verdicts)

@@ -59,6 +59,7 @@ def test_bootstrap_intervals_end_where_the_reference_does() -> None:
     found = epoch_fit()
     ensemble = bootstrap(found, resamples=1000, seed=0)
     assert ensemble.share_converged >= 0.99
+    assert ensemble.share_confirmed >= 0.99, "a second start finds nothing better"
     values = found.law.natural(ensemble.theta)
     names = [parameter.name for parameter in found.law.parameters]
     for name, (low, high, tolerance) in {

@@ -7,7 +7,7 @@ from calibration.scaling.bootstrap import bootstrap
 from calibration.scaling.fit import fit
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective
-from calibration.scaling.points import points_at
+from calibration.scaling.points import Floats, points_at
 from calibration.scaling.verdict import rho_at
 
 TABLES = 300
@@ -18,19 +18,24 @@ HELD_OUT = points_at(n=1.6e8, d=1.6e10)
 """Four times the compute of the largest simulated run."""
 
 
+def log_loss(theta: Floats) -> Floats:
+    return LAW.log_loss(np.atleast_2d(theta), HELD_OUT)[:, 0]
+
+
+def log_rho(theta: Floats) -> Floats:
+    return np.log(rho_at(LAW, np.atleast_2d(theta), HELD_OUT)[:, 0])
+
+
 @pytest.mark.slow
 def test_95_percent_intervals_of_held_out_loss_and_of_rho_cover_90_to_99_percent() -> None:
-    true_loss, true_rho = LAW.loss(TRUTH, HELD_OUT)[0], rho_at(LAW, TRUTH, HELD_OUT)[0]
     covered = {"loss": 0, "rho": 0}
     for seed in range(TABLES):
         noise = 0.003 * np.random.default_rng(seed).standard_normal(len(SIZES))
         points = points_at(n=SIZES, d=TOKENS, loss=LAW.loss(TRUTH, points_at(n=SIZES, d=TOKENS)) * np.exp(noise))
-        ensemble = bootstrap(fit(points, LAW, Objective(float("inf")), random_starts=4), resamples=200, seed=seed)
-        for name, truth, drawn in (
-            ("loss", true_loss, LAW.loss(ensemble.theta, HELD_OUT)[:, 0]),
-            ("rho", true_rho, rho_at(LAW, ensemble.theta, HELD_OUT)[:, 0]),
-        ):
-            low, high = ensemble.interval(drawn, 0.95)
-            covered[name] += low <= truth <= high
+        found = fit(points, LAW, Objective(float("inf")), random_starts=4)
+        ensemble = bootstrap(found, resamples=200, seed=seed)
+        for name, quantity in (("loss", log_loss), ("rho", log_rho)):
+            low, high = ensemble.interval(ensemble.spread(quantity(ensemble.refits), quantity(found.theta)[0]), 0.95)
+            covered[name] += bool(low <= quantity(TRUTH)[0] <= high)
     shares = {name: count / TABLES for name, count in covered.items()}
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
