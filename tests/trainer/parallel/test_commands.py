@@ -67,10 +67,12 @@ def test_a_run_over_two_ranks_gives_the_losses_of_one(command, small_run):
 
 @pytest.mark.slow
 def test_measure_merges_the_reports_of_all_ranks(command):
-    processes = command("measure", "--model", "tiny-moe", "--json", "--repeats", "2", "--device", "cpu", *settings(*MODEL))
+    processes = command("measure", "--model", "tiny-moe", "--json", "--repeats", "2", "--device", "cpu", "--trace", "step.json.gz", *settings(*MODEL))
     outputs = [process.communicate(timeout=120) for process in processes]
     assert outputs[1][0] == ""
     report = json.loads(outputs[0][0])
+    assert {file.name for file in Path().glob("step*")} == {"step-rank0.json.gz", "step-rank1.json.gz"}
+    assert [(place["rank"], place["device"]) for place in report["provenance"]["placement"]] == [(0, "cpu"), (1, "cpu")]
     assert [rank["rank"] for rank in report["ranks"]] == [0, 1]
     works = [sum(rank["time"][part] for part in ("forward_s", "backward_s", "optimizer_s")) for rank in report["ranks"]]
     assert report["time"] == report["ranks"][works.index(max(works))]["time"]
