@@ -98,6 +98,11 @@ def _resolved(request: Request, log: Callable[[str], None]) -> _Resolved:
     check_launch(plan)
     if plan.implementation.launch == "graph":
         raise ConfigurationError("plan.implementation.launch graph: a replayed step cannot be told apart by component (legal: eager)")
+    if plan.implementation.compile != "none":
+        raise ConfigurationError(
+            f"plan.implementation.compile {plan.implementation.compile}: compiled code has neither components nor storages that could be followed "
+            "(legal: none; whole compiled steps: trainer bench --suite training, or plans)"
+        )
     if "data" in overrides and request.data is None:
         raise ConfigurationError("--set data: no --data was given whose field could be set")
     data = None if request.data is None else DATA.load(request.data, overrides.get("data"))

@@ -52,11 +52,10 @@ def measure_time(subject: Subject, operations: Counter[Key], repeats: int) -> Ti
     clocked: list[dict[Key | None, float]] = []
     products_s: list[float] = []
     product = _Product(subject)
-    compiled = subject.plan.implementation.compile != "none"
     product.seconds()
     for _ in range(repeats):
         plain_s.append(_seconds(subject, subject.step))
-        clocked.append(_clocked_step(subject, frames_apart=compiled))
+        clocked.append(_clocked_step(subject))
         products_s.append(product.seconds())
     step_s = median(plain_s)
     rows_s, other_s = _split(clocked, {key for key in operations if key[1] not in OUTSIDE})
@@ -98,11 +97,10 @@ def _split(clocked: list[dict[Key | None, float]], rows: Collection[Key]) -> tup
 
 
 class _Clock:
-    """Takes the time at every change of component. The frame between two scopes of the forward pass counts with the first of them,
-    unless ``frames_apart``: then it holds compiled code, which has no scopes."""
+    """Takes the time at every change of component. The frame between two scopes of the forward pass counts with the first of them."""
 
-    def __init__(self, device: str, *, frames_apart: bool) -> None:
-        self.device, self.frames_apart = device, frames_apart
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.marks: list[tuple[Key | None, Any]] = []
         self.phase, self.component = Phase.FORWARD, Component.INPUTS
 
@@ -110,7 +108,7 @@ class _Clock:
         """Begin a stretch."""
         key, before, between_passes = (phase, component), self.phase, self.component is Component.PIPELINE
         self.phase, self.component = phase, component
-        if key == FRAME and self.marks and before is Phase.FORWARD and not self.frames_apart:
+        if key == FRAME and self.marks and before is Phase.FORWARD:
             return
         hanging = key == HANGING_HOOKS and (before is Phase.FORWARD or between_passes)
         self.marks.append((None if hanging else key, self._now()))
@@ -133,8 +131,8 @@ class _Clock:
         return event
 
 
-def _clocked_step(subject: Subject, *, frames_apart: bool) -> dict[Key | None, float]:
-    clock = _Clock(subject.device, frames_apart=frames_apart)
+def _clocked_step(subject: Subject) -> dict[Key | None, float]:
+    clock = _Clock(subject.device)
     with tracking(clock.observe):
         subject.step(_announced(subject.micro_batches, clock))
     return clock.seconds()

@@ -87,6 +87,7 @@ def test_a_plan_file_is_taken(tmp_path: Path) -> None:
         (["--model", "tiny-moe", "--set", "model.vocabulary=200", "--data", "simple-corpus"], "vocabulary"),
         (["--model", "tiny-moe", "--device", "tpu"], "device"),
         (["--model", "tiny-moe", "--device", "cpu", "--memory-snapshot", "s.pickle"], "--memory-snapshot"),
+        (["--model", "tiny-moe", "--set", "plan.implementation.compile=block"], "plan.implementation.compile block"),
         (["--model", "tiny-moe", "--trace", "step.txt"], "must end in .json or .json.gz"),
         (["--model", "tiny-moe", "--levers", "--trace", "step.json"], "--trace does not go with --levers"),
     ],
