@@ -36,9 +36,8 @@ def read(path: Path, transport: str, *, least: bool = False) -> list[Measured]:
 
     Raises ConfigurationError when the file has none or cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text)["collectives"] if text.startswith("{\n") else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        rows = _rows(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"measurements: {path} is readable neither as JSON lines nor as a document of trainer bench: {error}") from None
     kind = LINK_KINDS.get(transport, transport)
     overrides = {"accelerators": 2, "link_kind": kind, "link_bytes_per_s": LINK_BYTES_PER_S[transport], "hop_latency_s": 0.0, "link_profile": "ideal"}
@@ -53,6 +52,15 @@ def read(path: Path, transport: str, *, least: bool = False) -> list[Measured]:
     if not found:
         raise ConfigurationError(f"measurements: {path} has no lines with transport {transport!r}")
     return found
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows: list[dict[str, Any]] = document.get("collectives", [document])
+    return rows
 
 
 def _taken_us(row: dict[str, Any], *, least: bool) -> float:

@@ -21,7 +21,8 @@ from simulator.time.kernels import Cost, cost
 from simulator.time.launch import first_issue_s, launched
 
 BESIDE = (Component.GRADIENT_SYNC, Component.PARAMETER_GATHER)
-"""What communicates beside the computation."""
+"""What communicates beside the computation, but for sums over stages, which come when all passes are done."""
+ACROSS_STAGES = ("all", "ends")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -240,14 +241,15 @@ def _communication(calls: dict[tuple[Component, Call, float], int], network: Net
         price = network.prices(call).cost([size])
         seconds = count * float(price.time_s[0])
         rows.append((component, call.collective, call.group, ranks, count, size, seconds, count * float(price.latency_s[0]), price.bottleneck[0]))
-    blocking = sum(row[6] for row in rows if row[0] not in BESIDE)
-    overlapped = sum(row[6] for row in rows if row[0] in BESIDE)
+    beside = [row[0] in BESIDE and row[2] not in ACROSS_STAGES for row in rows]
+    blocking = sum(row[6] for row, hidden in zip(rows, beside, strict=True) if not hidden)
+    overlapped = sum(row[6] for row, hidden in zip(rows, beside, strict=True) if hidden)
     blocked = min(exposed_s, blocking)
     shares = {True: blocked / blocking if blocking else 0.0, False: (exposed_s - blocked) / overlapped if overlapped else 0.0}
     return [
         CommunicationRow(
             name=group, component=component, collective=collective, ranks=ranks, calls=count, bytes_per_call=size, time_s=seconds,
-            exposed_s=seconds * shares[component not in BESIDE], latency_s=latency, bottleneck=bottleneck,
+            exposed_s=seconds * shares[not hidden], latency_s=latency, bottleneck=bottleneck,
         )
-        for component, collective, group, ranks, count, size, seconds, latency, bottleneck in rows
+        for (component, collective, group, ranks, count, size, seconds, latency, bottleneck), hidden in zip(rows, beside, strict=True)
     ]  # fmt: skip

@@ -55,6 +55,14 @@ TWO = {
         {"ep": 1, "pp": 2, "global_batch": 12, "recomputation": ["experts"], "implementation.cross_entropy": "chunked"},
         {"load_balancing_loss": 0.0},
     ),
+    "pipeline, packed and gathered": (
+        {"ep": 1, "pp": 2, "global_batch": 8, "implementation.experts": "packed", "implementation.permutation": "gather"},
+        {},
+    ),
+    "pipeline, gpipe, split weights": (
+        {"ep": 1, "pp": 2, "global_batch": 8, "schedule": "gpipe", "precision": "bf16-split", "implementation.cross_entropy": "in-place"},
+        {},
+    ),
     "pipeline, interleaved": ({"ep": 1, "pp": 2, "global_batch": 8, "schedule": "interleaved", "virtual_stages": 2}, {"blocks.0.count": 5}),
     "tensor": ({"ep": 1, "tp": 2, "global_batch": 4}, {}),
     "tensor, dense and experts": ({"ep": 2, "tp": 2}, {"blocks": DENSE}),
