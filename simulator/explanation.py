@@ -77,7 +77,7 @@ def _explained(question: Question, report: StepReport, line: str) -> Explanation
     program = build_program(question.model, question.plan, question.network.load, on_cpu=question.device.host_and_device_are_one, stage=stage)
     component = Component(rest[0]) if rest else None
     if section == "memory":
-        return _peak(report, line) if name == "peak" else _memory(program, question, report, line, name, component)
+        return _peak(report, line, question.device) if name == "peak" else _memory(program, question, report, line, name, component)
     if section == "communication" or line == "time.exposed_communication":
         return _communication(report, line, Component(name) if section == "communication" else None, question)
     return _time(program, question, line, Phase(name), component)
@@ -116,7 +116,7 @@ def _storage(value: Value, stretch: Stretch, count: int, state_bytes_of: Callabl
     )
 
 
-def _peak(report: StepReport, line: str) -> Explanation:
+def _peak(report: StepReport, line: str, device: DeviceSpec) -> Explanation:
     at = report.memory.peak_at
     terms = [
         Term(what=role, formula="alive at the peak", count=1, value=size, source="liveness of the step program")
@@ -124,7 +124,10 @@ def _peak(report: StepReport, line: str) -> Explanation:
         if size
     ]
     remark = f"The peak lies in {at.phase} of {at.component}, where {at.operation} has written its result and its inputs are still alive."
-    return Explanation(line=line, unit="bytes", total=report.memory.peak_allocated_bytes, terms=terms, symbols={}, remarks=[remark])
+    remarks = [remark]
+    if device.matrix_workspace_bytes is not None:
+        remarks.append(f"Temporaries hold, twice, {_sourced('bytes of work space for matrix products', device.matrix_workspace_bytes)}")
+    return Explanation(line=line, unit="bytes", total=report.memory.peak_allocated_bytes, terms=terms, symbols={}, remarks=remarks)
 
 
 def _runs(program: Program, phase: Phase) -> Iterator[tuple[tuple[Operation, ...], int, dict[str, float]]]:

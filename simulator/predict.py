@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from simulator.components import Phase
+from simulator.components import Phase, Role
 from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
-from simulator.records.step_report import DefaultUsed, Provenance, RankReport, StepReport, Throughput, Time
+from simulator.records.step_report import DefaultUsed, Memory, Provenance, RankReport, StepReport, Throughput, Time
 from simulator.specs import ExpertLoad, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.device import DeviceSpec
 from simulator.specs.flops import model_flops_per_token
@@ -22,7 +22,7 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
     """
     on_cpu = device.host_and_device_are_one
     programs = [build_program(model, plan, network.load, on_cpu=on_cpu, stage=stage) for stage in range(plan.pp)]
-    memories = [step_memory(program, plan) for program in programs]
+    memories = [_with_workspaces(step_memory(program, plan), device) for program in programs]
     memory = max(memories, key=lambda stage: stage.peak_allocated_bytes)
     times = step_time(programs, plan, device, network)
     seconds = max(times, key=lambda stage: sum(stage.busy_s.values()))
@@ -65,6 +65,15 @@ def predict(model: ModelSpec, plan: Plan, device: DeviceSpec, network: Network, 
             notes=[*_notes(device, plan), *_load_notes(model, plan, network.load)],
         ),
     )
+
+
+def _with_workspaces(memory: Memory, device: DeviceSpec) -> Memory:
+    """The work spaces of matrix products with it, one of the thread that runs forward and one of autograd's."""
+    if device.matrix_workspace_bytes is None:
+        return memory
+    held = 2 * round(device.matrix_workspace_bytes.value)
+    at_peak = memory.at_peak | {Role.TEMPORARY: memory.at_peak[Role.TEMPORARY] + held}
+    return memory.model_copy(update={"peak_allocated_bytes": memory.peak_allocated_bytes + held, "at_peak": at_peak})
 
 
 def _notes(device: DeviceSpec, plan: Plan) -> list[str]:

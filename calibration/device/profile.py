@@ -61,6 +61,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         "host_and_device_are_one": origin.host_and_device_are_one,
         "default_precision": "fp32" if "bf16" not in items else "bf16-mixed",
         "memory_bytes": origin.memory_bytes or (base.memory_bytes if base else None),
+        "matrix_workspace_bytes": base.model_dump(mode="json")["matrix_workspace_bytes"] if base else None,
         "peak_flops_per_s": base.model_dump(mode="json")["peak_flops_per_s"] if base else {},
         "launch_overhead_s": _duration(common, origin, "launch overhead", notes),
         "host_overhead_s": _host(origin, base, notes),

@@ -59,6 +59,8 @@ class DeviceSpec(Spec):
     host_and_device_are_one: bool = False
     default_precision: Literal["fp32", "bf16-mixed"] = "bf16-mixed"
     memory_bytes: PositiveInt | None
+    matrix_workspace_bytes: Constant | None = None
+    """Work space that the library of matrix products keeps for each thread that calls it; None: none, or it is not known."""
     peak_flops_per_s: Annotated[dict[Literal["fp32", "bf16"], Constant], Field(default_factory=dict)]
     launch_overhead_s: Overhead
     host_overhead_s: Overhead

@@ -1,5 +1,6 @@
 """Properties of predictions: what adds up, what may not grow, what depends on what."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabrics.loading import FABRICS, load_spec
-from simulator.components import Phase
+from simulator.components import Phase, Role
 from simulator.question import ask
 from simulator.records.step_report import StepReport
 from simulator.specs.device import PRICED_KINDS
@@ -127,3 +128,10 @@ def test_sharding_needs_less() -> None:
 def test_split_weights_keep_ten_bytes_in_the_optimizer() -> None:
     report = ask("moe-s1", "two-h200", "fast", gpus=1).answer()
     assert 10 * report.parameters < report.memory.optimizer_bytes < 10.001 * report.parameters
+
+
+def test_work_spaces_of_matrix_products_are_temporaries_of_two_threads() -> None:
+    question = ask("tiny-moe", "single-node", device="h100-sxm-80gb", gpus=1)
+    without = replace(question, device=question.device.model_copy(update={"matrix_workspace_bytes": None})).answer().memory
+    held = question.answer().memory
+    assert held.peak_allocated_bytes - without.peak_allocated_bytes == held.at_peak[Role.TEMPORARY] - without.at_peak[Role.TEMPORARY] == 2 * 32 * 2**20
