@@ -9,7 +9,7 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-PACKAGES = ("torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx", "jax", "sklearn", "statsmodels")
+PACKAGES = ("torch", "transformers", "sympy", "pandas", "scipy", "numpy", "matplotlib", "networkx")
 
 
 def main() -> None:

@@ -79,8 +79,10 @@ def _ignored(points: Points, law: FittedLaw) -> Sequence[str]:
     import numpy as np
 
     names = {"e": "the number of experts", "g": "granularity", "d": "the number of tokens"}
+    # A dense model has no granularity to compare.
+    logs = {"g": points.log_g[points.log_e > 0]} | {variable: getattr(points, f"log_{variable}") for variable in ("e", "d")}
     return [
         f"{name} varies in the table, law {law.name} does not know it"
         for variable, name in names.items()
-        if variable not in law.variables and np.ptp(getattr(points, f"log_{variable}")) > 0.01
+        if variable not in law.variables and len(logs[variable]) and np.ptp(logs[variable]) > 0.01
     ]
