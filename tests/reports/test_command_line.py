@@ -83,7 +83,7 @@ def test_the_scaling_page_through_the_real_command_with_every_option(tmp_path: P
     for row in rows:
         (tmp_path / "logs" / row.run).mkdir(parents=True)
         (tmp_path / "logs" / row.run / "log.jsonl").write_text('{"step": 1, "loss_nats_per_token": 5.5}\n{"step": 2, "loss_nats_per_token": 5.0}\n')
-    words = ("--law", "joint-moe-fixed", "--count", "active-non-embedding", "--logs", str(tmp_path / "logs"), "--holdout-above", "3e14")
+    words = ("--law", "chinchilla", "--count", "active-non-embedding", "--logs", str(tmp_path / "logs"), "--holdout-above", "3e14")
     command = [sys.executable, "-m", "reports", "scaling", "--runs", str(own), *words, "-o", str(tmp_path / "page"), "--json"]
     document = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert "N counts active-non-embedding parameters" in document["subject"]
