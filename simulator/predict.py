@@ -73,7 +73,8 @@ def _with_workspaces(memory: Memory, device: DeviceSpec) -> Memory:
         return memory
     held = 2 * round(device.matrix_workspace_bytes.value)
     at_peak = memory.at_peak | {Role.TEMPORARY: memory.at_peak[Role.TEMPORARY] + held}
-    return memory.model_copy(update={"peak_allocated_bytes": memory.peak_allocated_bytes + held, "at_peak": at_peak})
+    timeline = [point.model_copy(update={"bytes": point.bytes + held}) for point in memory.timeline]
+    return memory.model_copy(update={"peak_allocated_bytes": memory.peak_allocated_bytes + held, "at_peak": at_peak, "timeline": timeline})
 
 
 def _notes(device: DeviceSpec, plan: Plan) -> list[str]:

@@ -22,9 +22,10 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny-moe on one device, as ``measured`` runs it."""
+    """tiny-moe on one device, as ``measured`` runs it, which has no work space for matrix products."""
     path = tmp_path_factory.mktemp("alone") / "p.json"
-    path.write_text(ask("tiny-moe", "single-node", gpus=1, settings={"plan": {**SMALL["plan"], "precision": "fp32"}}).answer().model_dump_json())
+    settings = {"plan": {**SMALL["plan"], "precision": "fp32"}, "device": {"matrix_workspace_bytes": None}}
+    path.write_text(ask("tiny-moe", "single-node", gpus=1, settings=settings).answer().model_dump_json())
     return path
 
 
