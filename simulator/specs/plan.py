@@ -18,7 +18,9 @@ class Implementation(Spec):
     ``eager`` norms and SwiGLU are written in plain tensor operations and keep every intermediate; ``recompute`` keeps the
     inputs alone and computes the rest again in backward, and so does ``triton``, in one pass on CUDA. ``router`` logits are in fp32: of
     factors widened before (``fp32``) or as they are (``narrow``). ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
-    and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert. ``permutation``: ``index_add`` sums rows into zeros,
+    and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert; ``batched`` is one batched GEMM of a capacity of rows an expert,
+    which every MoE layer must have, and in evaluation and generation, where nothing is dropped, what ``grouped`` or, for what that cannot take, ``loop`` do.
+    ``permutation``: ``index_add`` sums rows into zeros,
     ``gather`` looks every row up, forward and backward. ``cross_entropy``: ``in-place`` turns the logits into their own gradient, ``chunked``
     holds the logits of some tokens at a time.
     ``compile``: each decoder block and the final norm through torch.compile, which fuses what is written in plain operations.
@@ -30,7 +32,7 @@ class Implementation(Spec):
     swiglu: Literal["eager", "recompute", "triton"] = "recompute"
     router: Literal["fp32", "narrow"] = "fp32"
     permutation: Literal["index_add", "gather"] = "index_add"
-    experts: Literal["grouped", "packed", "loop"] = "grouped"
+    experts: Literal["grouped", "packed", "loop", "batched"] = "grouped"
     cross_entropy: Literal["eager", "in-place", "chunked"] = "eager"
     optimizer: Literal["fused", "for-loop"] = "fused"
     compile: Literal["none", "block"] = "none"
@@ -132,8 +134,12 @@ class Plan(Spec):
         if self.zero_stage and self.precision == "bf16-split":
             raise ValueError("precision bf16-split is not supported with a zero_stage: its remainders are not sharded (legal: fp32, bf16-mixed, bf16)")
         if self.etp > 1 and self.implementation.experts == "packed":
-            raise ValueError(f"implementation.experts packed has gate and up in one matrix, which etp ({self.etp}) cannot slice (legal: grouped, loop)")
+            raise ValueError(
+                f"implementation.experts packed has gate and up in one matrix, which etp ({self.etp}) cannot slice (legal: grouped, loop, batched)"
+            )
         if self.implementation.compile != "none":
+            if self.implementation.experts == "loop":
+                raise ValueError("implementation.compile block takes a block as one graph, which experts loop cuts to ask for the rows (legal: none)")
             for field in ("ep", "tp", "pp", "etp", "zero_stage"):
                 if (value := getattr(self, field)) > 1:
                     raise ValueError(f"implementation.compile block takes a block as one graph, which {field} ({value}) cuts (legal: none)")
@@ -223,9 +229,10 @@ class Plan(Spec):
         if "experts" in self.recomputation and not model.expert_counts:
             raise ConfigurationError(f"plan.recomputation: {model.name} has no experts (legal: none, full, attention, feed_forward)")
         self._check_capacity(model)
-        if self.implementation.launch == "graph" and self.precision == "fp32" and model.expert_counts:
+        if self.implementation.launch == "graph" and self.precision == "fp32" and model.expert_counts and self.implementation.experts != "batched":
             raise ConfigurationError(
-                "plan.implementation.launch graph: the grouped GEMM in fp32 asks the host for its rows (legal: eager, or precision bf16-mixed)"
+                "plan.implementation.launch graph: the grouped GEMM in fp32 asks the host for its rows (legal: eager, or precision bf16-mixed, "
+                "or experts batched)"
             )
         if self.ep > 1 and not model.expert_counts:
             raise ConfigurationError(f"plan.ep ({self.ep}): {model.name} has no experts to spread (legal: 1)")
@@ -253,6 +260,12 @@ class Plan(Spec):
                 raise ConfigurationError(f"plan.tp ({self.tp}): {place}.mixer.qk_norm width normalises over all heads, which tp spreads over ranks (legal: 1)")
 
     def _check_capacity(self, model: ModelSpec) -> None:
+        for index, group in enumerate(model.blocks):
+            if self.implementation.experts == "batched" and group.feed_forward.kind == "moe" and group.feed_forward.capacity_factor is None:
+                raise ConfigurationError(
+                    f"plan.implementation.experts batched gives every expert as many rows, and model.blocks.{index}.feed_forward has no capacity_factor "
+                    "(legal: grouped, packed, loop)"
+                )
         if all(group.feed_forward.kind == "dense" or group.feed_forward.capacity_factor is None for group in model.blocks):
             return
         if self.implementation.permutation != "index_add":

@@ -113,6 +113,8 @@ MORE: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object]]] 
     "norm over all heads": (blocks(qk_norm="width"), {}, {}),
     "bf16": ({}, {"precision": "bf16"}, {"norm": "recompute"}),
     "grouped experts, eager SwiGLU": ({}, {}, {"experts": "grouped", "swiglu": "eager"}),
+    "batched experts": (blocks(moe(capacity_factor=1.25)), {}, {"experts": "batched", "permutation": "index_add"}),
+    "grouped experts with a capacity": (blocks(moe(capacity_factor=1.25)), {}, {"experts": "grouped", "permutation": "index_add"}),
     "added rows": ({}, {}, {"permutation": "index_add"}),
     "wide router": ({}, {}, {"router": "fp32"}),
     "sigmoid router": (blocks(moe(router="sigmoid", top_k=3, weight_scale=2.5)), {}, {}),

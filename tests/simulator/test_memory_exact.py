@@ -104,6 +104,11 @@ SHAPES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"blocks": [blocks(moe(capacity_factor=1.25, shared_width=48, router="sigmoid", selection_bias=True, weight_scale=2.5, top_k=3))]},
         {"implementation": {"experts": "loop"}},
     ),
+    "batched experts": ({"blocks": [blocks(moe(capacity_factor=1.0))]}, {"implementation": {"experts": "batched"}}),
+    "batched experts of odd widths, recomputed, two micro-batches": (
+        {"width": 66, "blocks": [blocks(moe(capacity_factor=0.7, expert_width=33, top_k=3, shared_width=24))]},
+        {"global_batch": 4, "recomputation": ["attention", "experts"], "implementation": {"experts": "batched", "swiglu": "eager"}},
+    ),
     "multi-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=1))]}, {}),
     "grouped-query attention": ({"blocks": [blocks(moe(), attention(kv_heads=2, head_width=32))]}, {}),
     "norm over each head": ({"blocks": [blocks(moe(), attention(kv_heads=2, qk_norm="head"))]}, {}),
@@ -205,6 +210,7 @@ def test_ledgers_are_equal_where_the_peak_lies_in(name: str) -> None:
     [
         "top-2 of 8 experts", "like DeepSeek-V3", "chunked cross-entropy, three chunks, untied", "all of each block recomputed", "eager norm",
         "dense blocks, eager norm, then experts", "in-place cross-entropy, untied, two micro-batches", "packed experts, gathered and recomputed",
+        "batched experts",
     ],
 )  # fmt: skip
 def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> None:
@@ -250,7 +256,7 @@ def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
             "norm": draw(st.sampled_from(["eager", "recompute"])),
             "swiglu": draw(st.sampled_from(["eager", "recompute"])),
             "cross_entropy": draw(st.sampled_from(["eager", "in-place", "chunked"])),
-            "experts": draw(st.sampled_from(["grouped", "packed", "loop"])),
+            "experts": draw(st.sampled_from(["grouped", "packed", "loop", *(["batched"] if mixture["capacity_factor"] is not None else [])])),
             "permutation": draw(st.sampled_from(["index_add", "gather"] if mixture["capacity_factor"] is None else ["index_add"])),
             "optimizer": draw(st.sampled_from(["fused", "for-loop"])),
         },
@@ -279,6 +285,14 @@ def test_ledgers_of_the_fast_plan_are_equal_and_its_peak_within_32_bytes(model: 
 def test_the_peak_of_gathered_and_packed_experts_is_equal_within_32_bytes() -> None:
     model, plan = resolved({}, {"implementation": {"permutation": "gather", "experts": "packed"}})
     predicted, real = assert_equal_categories(model, plan)
+    assert abs(predicted.peak_allocated_bytes - real.peak_allocated_bytes) <= 32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed", "bf16"])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_peak_of_batched_experts_is_equal_within_32_bytes(accumulated: int, precision: str) -> None:
+    fields = {"micro_batch": 2, "global_batch": 2 * accumulated, "precision": precision, "implementation": {"experts": "batched"}}
+    predicted, real = assert_equal_categories(*resolved({"blocks": [blocks(moe(capacity_factor=1.25))]}, fields))
     assert abs(predicted.peak_allocated_bytes - real.peak_allocated_bytes) <= 32
 
 

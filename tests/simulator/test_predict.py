@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabrics.loading import FABRICS, load_spec
-from simulator.components import Phase, Role
+from simulator.components import Component, Phase, Role
 from simulator.question import ask
 from simulator.records.step_report import StepReport
 from simulator.specs.device import PRICED_KINDS
@@ -135,3 +135,21 @@ def test_work_spaces_of_matrix_products_are_temporaries_of_two_threads() -> None
     without = replace(question, device=question.device.model_copy(update={"matrix_workspace_bytes": None})).answer().memory
     held = question.answer().memory
     assert held.peak_allocated_bytes - without.peak_allocated_bytes == held.at_peak[Role.TEMPORARY] - without.at_peak[Role.TEMPORARY] == 2 * 32 * 2**20
+
+
+def test_batched_experts_do_the_products_of_grouped_ones_at_the_rate_of_a_gemm() -> None:
+    settings: dict[str, dict[str, object]] = {"model": {"blocks.0.feed_forward.capacity_factor": 1.25}}
+    questions = {
+        name: ask("tiny-moe", "single-node", device="cpu", gpus=1, settings=settings | {"plan": {"implementation.experts": name}})
+        for name in ("grouped", "batched")
+    }
+    device = questions["batched"].device
+    rows = {name: [row for row in question.answer().time.rows if row.component is Component.EXPERTS] for name, question in questions.items()}
+    flops = {name: sum(row.flops for row in found) for name, found in rows.items()}
+    # Four layers; three products, each and its two gradients; 8 experts of 1.25 x 16 x 128 x 2 / 8 rows on 128 x 128.
+    tokens = questions["batched"].plan.tokens_per_micro_batch
+    assert flops["batched"] == flops["grouped"] == 4 * 3 * 3 * 2 * (1.25 * tokens * 2) * 128 * 128
+    (forward,) = (row for row in rows["batched"] if row.phase is Phase.FORWARD)
+    gemm = device.kernels["gemm"]
+    work_s = forward.flops / gemm.flops_per_s["fp32"].value + forward.traffic_bytes / gemm.bytes_per_s.value
+    assert forward.time_s == pytest.approx(4 * 3 * device.launch_overhead_s.value + work_s)

@@ -127,6 +127,7 @@ def test_default_plan_takes_the_largest_expert_degree_that_divides_both() -> Non
         ({"zero_stage": 3, "ranks": 3, "ep": 1}, r"zero_stage \(3\): 3 shards must divide model.width \(128\)"),
         ({"etp": 2, "ranks": 2, "ep": 1, "implementation.experts": "packed"}, r"implementation.experts packed has gate and up in one matrix"),
         ({"ranks": 2, "ep": 2, "implementation.compile": "block"}, r"implementation.compile block takes a block as one graph, which ep \(2\) cuts"),
+        ({"implementation.compile": "block", "implementation.experts": "loop"}, r"implementation.compile block takes a block as one graph, which experts loop"),
         ({"pp": 2, "ranks": 2, "global_batch": 4, "attention_across_documents": False}, r"attention_across_documents false is not supported with pp"),
         ({"schedule": "interleaved", "virtual_stages": 2}, r"virtual_stages \(2\) need a pipeline: pp 2 or more"),
         ({"pp": 2, "ranks": 2, "schedule": "interleaved", "virtual_stages": 2, "micro_batch": 1, "global_batch": 3}, r"interleaved needs a multiple of pp"),
@@ -136,7 +137,11 @@ def test_default_plan_takes_the_largest_expert_degree_that_divides_both() -> Non
         ({"recomputation": "some"}, r"recomputation.*must be none, full, or a list of attention, experts, feed_forward"),
         ({"sequence": 4096}, r"plan.sequence \(4096\) exceeds maximum_positions of tiny-moe \(2048\)"),
         ({"microbatch": 2}, r"microbatch: unknown key; did you mean 'micro_batch'\?"),
-        ({"implementation.experts": "fast"}, r"implementation.experts: Input should be 'grouped', 'packed' or 'loop', got 'fast'"),
+        (
+            {"implementation.experts": "batched"},
+            r"experts batched gives .* model.blocks.0.feed_forward has no capacity_factor \(legal: grouped, packed, loop\)",
+        ),
+        ({"implementation.experts": "fast"}, r"implementation.experts: Input should be 'grouped', 'packed', 'loop' or 'batched', got 'fast'"),
     ],
 )
 def test_a_plan_that_cannot_be_run_is_refused_in_one_line(overrides: dict[str, Any], message: str | None) -> None:

@@ -19,13 +19,18 @@ PLANS = {
     "split, not clipped": {"precision": "bf16-split", "gradient_clipping": None},
     "loop over parameters": {"precision": "bf16-mixed", "implementation": {"optimizer": "for-loop"}},
     "selection bias, sigmoid": {"precision": "bf16-mixed"},
+    "batched": {"precision": "fp32", "implementation": {"experts": "batched"}},
 }
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def subject(name: str, launch: str) -> Subject:
-    model = {"blocks.0.feed_forward.selection_bias": True, "blocks.0.feed_forward.router": "sigmoid"} if name.startswith("selection") else {}
+    model: dict[str, object] = {}
+    if name.startswith("selection"):
+        model = {"blocks.0.feed_forward.selection_bias": True, "blocks.0.feed_forward.router": "sigmoid"}
+    elif name == "batched":
+        model = {"blocks.0.feed_forward.capacity_factor": 1.25}
     settings = dict(PLANS[name])
     settings["implementation"] = {**settings.get("implementation", {}), "launch": launch}
     spec = load_model("tiny-moe", model)
@@ -98,3 +103,9 @@ def test_what_a_graph_cannot_hold_is_refused(settings: dict, told: str) -> None:
 def test_a_graph_of_grouped_products_is_of_16_bits() -> None:
     with pytest.raises(ConfigurationError, match="the grouped GEMM in fp32 asks the host"):
         load_plan(load_model("tiny-moe", {}), None, {"precision": "fp32", "implementation": {"launch": "graph"}})
+
+
+def test_a_graph_of_batched_products_may_be_of_32_bits() -> None:
+    spec = load_model("tiny-moe", {"blocks.0.feed_forward.capacity_factor": 1.25})
+    plan, _ = load_plan(spec, None, {"precision": "fp32", "implementation": {"launch": "graph", "experts": "batched"}})
+    assert plan.implementation.launch == "graph"

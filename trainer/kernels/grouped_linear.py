@@ -12,6 +12,10 @@ from torch import Tensor
 
 GroupedLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GROUPED_ROW_BYTES = 16
+"""What the rows of both factors of a grouped GEMM must be a multiple of."""
+
 
 def grouped(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """One grouped GEMM. Widths must be multiples of 16 bytes; dtypes fp32, bf16, fp16."""
@@ -95,4 +99,29 @@ def loop(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     return _Loop.apply(x_RI, weight_EIO, ends_E)  # type: ignore[no-untyped-call, no-any-return]
 
 
-GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "packed": grouped, "loop": loop}
+def batched(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """One batched GEMM for rows of which every expert has as many: any width and dtype, neither offsets nor the host.
+
+    Raises ValueError where the rows are no multiple of the experts.
+    """
+    experts, rows = weight_EIO.shape[0], x_RI.shape[0]
+    if rows % experts:
+        raise ValueError(f"batched needs as many rows of every expert, and {rows} are no multiple of {experts} experts")
+    return torch.bmm(x_RI.view(experts, rows // experts, -1), weight_EIO).view(rows, -1)
+
+
+@torch.library.custom_op("moe_ledger::uneven_linear", mutates_args=())
+def uneven(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """Stands in for ``batched`` where experts have different numbers of rows; no gradients. The grouped GEMM, or for what it cannot take the loop."""
+    fits = x_RI.dtype in GROUPED_DTYPES and all(width * x_RI.element_size() % GROUPED_ROW_BYTES == 0 for width in weight_EIO.shape[1:])
+    return (_product if fits else loop)(x_RI, weight_EIO, ends_E)
+
+
+@uneven.register_fake
+def _(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return x_RI.new_empty(x_RI.shape[0], weight_EIO.shape[2])
+
+
+GROUPED_LINEARS: dict[str, GroupedLinear] = {"grouped": grouped, "packed": grouped, "loop": loop, "batched": batched}
+UNEVEN_LINEARS: dict[str, GroupedLinear] = GROUPED_LINEARS | {"batched": uneven}
+"""What computes without gradients, where no layer has a capacity."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from simulator.components import Component
 from simulator.specs import Implementation, MoeFeedForward
-from trainer.kernels.grouped_linear import GROUPED_LINEARS
+from trainer.kernels.grouped_linear import GROUPED_LINEARS, UNEVEN_LINEARS
 from trainer.kernels.permutation import PERMUTATIONS, Order, Permutation
 from trainer.kernels.swiglu import PACKED_SWIGLUS, SWIGLUS
 from trainer.measure.scope import scope
@@ -30,6 +30,7 @@ class Experts(nn.Module):
             self.up = nn.Parameter(torch.empty(spec.experts, width, spec.expert_width))
         self.down = nn.Parameter(torch.empty(spec.experts, spec.expert_width, width))
         self.linear = GROUPED_LINEARS[implementation.experts]
+        self.uneven_linear = UNEVEN_LINEARS[implementation.experts]
         self.swiglu = SWIGLUS[implementation.swiglu]
         self.packed_swiglu = PACKED_SWIGLUS[implementation.swiglu]
 
@@ -39,18 +40,22 @@ class Experts(nn.Module):
     def _hidden(self, rows_RD: Tensor, weight_R1: Tensor, ends_E: Tensor) -> Tensor:
         if self.packed:
             with scope(Component.EXPERTS):
-                both_RG = self.linear(rows_RD, self.gate_up.to(rows_RD.dtype), ends_E)
+                both_RG = self._linear(rows_RD, self.gate_up.to(rows_RD.dtype), ends_E)
             with scope(Component.ACTIVATION):
                 return self.packed_swiglu(both_RG, weight_R1)
         with scope(Component.EXPERTS):
-            gate_RF = self.linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
-            up_RF = self.linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
+            gate_RF = self._linear(rows_RD, self.gate.to(rows_RD.dtype), ends_E)
+            up_RF = self._linear(rows_RD, self.up.to(rows_RD.dtype), ends_E)
         with scope(Component.ACTIVATION):
             return self.swiglu(gate_RF, up_RF, weight_R1)
 
     def _project(self, hidden_RF: Tensor, ends_E: Tensor) -> Tensor:
         with scope(Component.EXPERTS):
-            return self.linear(hidden_RF, self.down.to(hidden_RF.dtype), ends_E)
+            return self._linear(hidden_RF, self.down.to(hidden_RF.dtype), ends_E)
+
+    def _linear(self, x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+        # Without gradients there is no capacity.
+        return (self.linear if torch.is_grad_enabled() else self.uneven_linear)(x_RI, weight_EIO, ends_E)
 
 
 class MoE(nn.Module):

@@ -25,6 +25,7 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "dense with norms of queries and keys": ({"blocks": [DENSE]}, {}),
     "packed experts": ({}, {"implementation": {"experts": "packed"}}),
     "packed experts, gathered": ({}, {"implementation": {"experts": "packed", "permutation": "gather"}}),
+    "batched experts": ({"blocks.0.feed_forward.capacity_factor": 1.0}, {"implementation": {"experts": "batched"}}),
     "fast on a CPU": (
         {},
         {
@@ -78,8 +79,12 @@ def launches(program: Program) -> Counter[tuple[Phase, Component]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["experts", "packed experts, gathered", "fast on a CPU", "no auxiliary losses, no clipping", "dense with norms of queries and keys", "all eager"]
-)
+    "name",
+    [
+        "experts", "packed experts, gathered", "batched experts", "fast on a CPU", "no auxiliary losses, no clipping",
+        "dense with norms of queries and keys", "all eager",
+    ],
+)  # fmt: skip
 def test_as_many_operations_run_as_the_program_launches(name: str) -> None:
     rows = measure_step(subject_of(name), repeats=1, data="random", defaults=[]).report.time.rows
     assert {(row.phase, row.component): row.operations for row in rows} == launches(build_program(*resolved(name), on_cpu=True))

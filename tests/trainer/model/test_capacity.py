@@ -37,9 +37,9 @@ def reference(layer: MoE, x_TD: Tensor, weights: dict[str, Tensor], capacity: in
     return torch.stack(rows)
 
 
-def layer_of(**fields: object) -> MoE:
+def layer_of(kernel: str = "grouped", width: int = WIDTH, **fields: object) -> MoE:
     spec = MoeFeedForward(**({"experts": 4, "top_k": 2, "expert_width": 8} | fields))
-    layer = MoE(spec, WIDTH, Implementation(), load_balancing=False, router_z=False, uniform=False)
+    layer = MoE(spec, width, Implementation(experts=kernel), load_balancing=False, router_z=False, uniform=False)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -48,11 +48,12 @@ def layer_of(**fields: object) -> MoE:
 
 
 @pytest.mark.parametrize("shared_width", [0, 12])
-@pytest.mark.parametrize("capacity_factor", [None, 0.3, 1.0, 4.0])
-@pytest.mark.parametrize("experts", ["grouped", "loop"])
+@pytest.mark.parametrize(
+    ("experts", "capacity_factor"),
+    [(experts, factor) for experts in ("grouped", "loop", "batched") for factor in (None, 0.3, 1.0, 4.0) if (experts, factor) != ("batched", None)],
+)
 def test_a_layer_is_the_loop_over_tokens_and_experts(experts: str, capacity_factor: float | None, shared_width: int) -> None:
-    layer = layer_of(capacity_factor=capacity_factor, shared_width=shared_width, router="sigmoid", weight_scale=2.5)
-    layer.experts.linear = MoE(layer.spec, WIDTH, Implementation(experts=experts), load_balancing=False, router_z=False, uniform=False).experts.linear
+    layer = layer_of(experts, capacity_factor=capacity_factor, shared_width=shared_width, router="sigmoid", weight_scale=2.5)
     x_TD = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(3))
     out_TD, _ = layer(x_TD)
     wide = {name: parameter.detach().double().requires_grad_() for name, parameter in layer.named_parameters() if not name.startswith("router")}
@@ -93,3 +94,19 @@ def test_nothing_is_dropped_without_gradients() -> None:
     with torch.no_grad():
         assert torch.equal(layer(x_TD)[0], roomy(x_TD)[0])
     assert not torch.allclose(layer(x_TD)[0], roomy(x_TD)[0])
+
+
+@pytest.mark.parametrize(("width", "expert_width"), [(16, 8), (17, 9)], ids=["grouped", "in a loop"])
+def test_batched_experts_drop_nothing_without_gradients(width: int, expert_width: int) -> None:
+    tight, roomy = (layer_of("batched", width, expert_width=expert_width, capacity_factor=factor) for factor in (0.25, 4.0))
+    x_TD = torch.randn(TOKENS, width, generator=torch.Generator().manual_seed(3))
+    # Four times the mean of 20 x 2 / 4 rows are all tokens: with gradients that layer drops nothing either.
+    kept_TD, _ = roomy(x_TD)
+    with torch.no_grad():
+        assert torch.allclose(tight(x_TD)[0], kept_TD, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(tight(x_TD)[0], kept_TD, rtol=1e-2)
+
+
+def test_batched_experts_have_the_weights_of_grouped_ones() -> None:
+    batched, grouped = (layer_of(kernel, capacity_factor=1.0).state_dict() for kernel in ("batched", "grouped"))
+    assert {name: weight.shape for name, weight in batched.items()} == {name: weight.shape for name, weight in grouped.items()}

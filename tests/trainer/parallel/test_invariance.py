@@ -116,6 +116,28 @@ def test_every_kind_of_routing(ranks, name, router):
             assert max(worst.values()) <= 1e-10, worst
 
 
+BATCHED = {"implementation.experts": "batched"}
+CAPACITY = {"blocks.0.feed_forward.capacity_factor": 1.0, "blocks.0.feed_forward.top_k": 2}
+
+
+@pytest.mark.parametrize("name", ["expert", "expert-tensor", "zero-3, expert"])
+def test_batched_experts_are_those_of_a_loop_in_one_process(ranks, name):
+    expected, answers = check(ranks, PLANS[name] | BATCHED, steps=3, double=True, model=CAPACITY)
+    for answer in answers:
+        for kind in ("gradients", "parameters"):
+            worst = relative(answer[kind], expected[kind])
+            assert max(worst.values()) <= 1e-10, worst
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_validation_with_batched_experts_drops_nothing_on_several_ranks(ranks, double):
+    plan = PLANS["expert"] | BATCHED | {"global_batch": global_batch(PLANS["expert"])}
+    (expected,) = ranks(1).run(run="infer", double=double, plan={"ranks": 1}, model={"blocks.0.feed_forward.top_k": 2})
+    for answer in ranks(2).run(run="infer", double=double, plan=plan, model=CAPACITY):
+        assert answer["tokens"] == expected["tokens"]
+        assert answer["loss"] == pytest.approx(expected["loss"], rel=1e-10 if double else 1e-5)
+
+
 @pytest.mark.parametrize("name", ["expert", "expert-tensor", "zero-3, expert", "1f1b"])
 def test_micro_batches_of_one_token(ranks, name):
     plan = PLANS[name] | {"sequence": 1, "micro_batch": 1, "global_batch": global_batch(PLANS[name]) // 2}

@@ -36,6 +36,8 @@ TWO = {
     "data, small buckets, three micro-batches": ({"ep": 1, "gradient_bucket_bytes": 20000, "global_batch": 12}, {}),
     "expert": ({"ep": 2}, {}),
     "expert, capacity": ({"ep": 2}, {"blocks.0.feed_forward.capacity_factor": 1.0}),
+    "expert, capacity, batched": ({"ep": 2, "implementation.experts": "batched"}, {"blocks.0.feed_forward.capacity_factor": 1.0}),
+    "expert-tensor, capacity, batched": ({"ep": 1, "etp": 2, "implementation.experts": "batched"}, {"blocks.0.feed_forward.capacity_factor": 1.0}),
     "expert-tensor": ({"ep": 1, "etp": 2}, {}),
     "zero-2, three micro-batches": ({"ep": 1, "zero_stage": 2, "global_batch": 12}, {}),
     "zero-3": ({"ep": 1, "zero_stage": 3}, {}),
