@@ -78,7 +78,8 @@ def load_plan(
     """Read a plan, fill what it leaves open and check it against ``model``.
 
     Left open, ``ranks`` and ``precision`` are the arguments', sequence and micro-batch are the model's, and ``ep`` is the largest degree that divides
-    ranks and experts. Returns the plan and every default used. Raises ConfigurationError in one line.
+    ranks and experts, 1 where blocks are compiled or steps recorded, which it would cut. Returns the plan and every default used. Raises
+    ConfigurationError in one line.
     """
     source = "plan" if name_or_path is None else f"plan {name_or_path}"
     data: dict[str, Any] = {} if name_or_path is None else PLANS.data(name_or_path)
@@ -95,13 +96,21 @@ def load_plan(
     default("sequence", model.training_defaults.sequence, f"default of {model.name}")
     default("micro_batch", model.training_defaults.micro_batch, f"default of {model.name}")
     default("precision", precision, "what the device is built for")
-    if isinstance(data["ranks"], int) and data["ranks"] > 1 and model.expert_counts:
+    several = isinstance(data["ranks"], int) and data["ranks"] > 1 and bool(model.expert_counts)
+    if several and _takes_whole_layers(data.get("implementation")):
+        default("ep", 1, "compiled blocks and recorded steps take whole layers")
+    elif several:
         apart = [degree for field in ("pp", "etp") if isinstance(degree := data.get(field), int) and degree > 0]
         default("ep", gcd(data["ranks"] // prod(apart), *model.expert_counts), "largest degree that divides ranks and experts")
     plan = validated(Plan, data, source)
     plan.check_against(model)
     used += [Default(f"plan.{field}", _shown(getattr(plan, field)), "default of a plan") for field in sorted(set(Plan.model_fields) - set(data))]
     return plan, used
+
+
+def _takes_whole_layers(implementation: Any) -> bool:
+    """Whether what was given asks for compiled blocks or a recorded step."""
+    return isinstance(implementation, dict) and (implementation.get("compile") == "block" or implementation.get("launch") == "graph")
 
 
 def _shown(value: Any) -> str:

@@ -107,6 +107,14 @@ def test_default_plan_takes_the_largest_expert_degree_that_divides_both() -> Non
     assert "plan.ep" in {default.field for default in used}
 
 
+@pytest.mark.parametrize("implementation", [{"compile": "block"}, {"launch": "graph"}])
+def test_experts_stay_whole_by_default_where_layers_have_to(implementation: dict[str, str]) -> None:
+    model = load_model("tiny-moe")
+    plan, used = load_plan(model, None, {"precision": "bf16-mixed", "implementation": implementation}, ranks=4)
+    assert (plan.ep, plan.dp) == (1, 4)
+    assert "whole layers" in next(default.reason for default in used if default.field == "plan.ep")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
