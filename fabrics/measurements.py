@@ -21,6 +21,8 @@ LINK_BYTES_PER_S = {"nvlink": 450e9, "shm": 64e9, "socket": 20e9, "gloo": 20e9}
 """Rates that the fitted efficiencies refer to: NVLink 4; PCIe 5 x16 (through host memory); sockets, gloo's too, have none: a round number is assumed."""
 LINK_KINDS = {"gloo": "socket"}
 """Kind of link of a transport that is not called like it."""
+FEWEST_SIZES = 3
+"""A line needs two, and one is left out."""
 OPERATIONS = {
     "all_reduce": ("all-reduce", "ring", 1),
     "all_to_all": ("all-to-all", "pairwise", 1),
@@ -34,7 +36,8 @@ OPERATIONS = {
 def read(path: Path, transport: str, *, least: bool = False) -> list[Measured]:
     """The measurements of a transport, one per operation; ``least``: of the repeats the shortest counts instead of the median.
 
-    Raises ConfigurationError when the file has none or cannot be read."""
+    Raises ConfigurationError when the file has none or cannot be read.
+    """
     try:
         rows = _rows(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -45,6 +48,8 @@ def read(path: Path, transport: str, *, least: bool = False) -> list[Measured]:
     found = []
     for op, (collective, algorithm, messages) in OPERATIONS.items():
         chosen = [row for row in rows if row.get("transport") == transport and row.get("op") == op and row.get("ranks", 2) == 2]
+        if absent := sorted({field for row in chosen for field in ("bytes", "us") if field not in row}):
+            raise ConfigurationError(f"measurements: {path}: a row of {op} over {transport} has no {absent[0]} (fields: transport, op, bytes, us)")
         points = sorted((row["bytes"], _taken_us(row, least=least) * 1e-6 / messages) for row in chosen)
         if points:
             sizes, times = np.array(points, dtype=np.float64).T
@@ -58,9 +63,10 @@ def _rows(text: str) -> list[dict[str, Any]]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    rows: list[dict[str, Any]] = document.get("collectives", [document])
-    return rows
+        found: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        found = document.get("collectives", [document]) if isinstance(document, dict) else document
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _taken_us(row: dict[str, Any], *, least: bool) -> float:
@@ -72,7 +78,11 @@ def fit(measured: list[Measured], name: str, cite: str) -> LinkProfile:
     """A profile with the protocols of each operation, fitted on every other size; point-to-point serves what was not measured.
 
     An all-to-all between two loads both directions alike, point-to-point one: where both were measured they tell how much the directions disturb each other.
+    Raises ConfigurationError for an operation of too few sizes.
     """
+    for part in measured:
+        if len(part.bytes) < FEWEST_SIZES:
+            raise ConfigurationError(f"measurements: {part.collective} has {len(part.bytes)} sizes, a line cannot be fitted (legal: {FEWEST_SIZES} or more)")
     fitted = {part.collective: part.alternate(0) for part in measured}
     operations = {collective: fit_operation(part, cite) for collective, part in fitted.items()}
     rest = operations.get("point-to-point") or next(iter(operations.values()))

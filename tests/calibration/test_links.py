@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configuration.errors import ConfigurationError
 from fabrics.cost import cost
 from fabrics.loading import load_fabric
+from fabrics.measurements import fit, read
 
 TRUTH = {"accelerators": 2, "link_kind": "socket", "link_bytes_per_s": 20e9, "hop_latency_s": 0.0, "link_profile": "h200-socket"}
 NAMES = {
@@ -78,3 +80,25 @@ def test_a_table_is_printed_and_a_transport_that_was_not_measured_is_refused(mea
     refused = run("calibration", "fit-links", str(measured), "--transport", "nvlink", "--name", "x", "--device", "cpu")
     assert refused.returncode == 2
     assert "has no lines with transport 'nvlink'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[1, 2]", "has no lines with transport 'gloo'"),
+        ('{"collectives": 3}', "has no lines with transport 'gloo'"),
+        ('{"op": "all_reduce", "transport": "gloo", "us": 3}', "a row of all_reduce over gloo has no bytes"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_in_one_line(content: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=told):
+        read(file, "gloo")
+
+
+def test_two_sizes_make_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "few.json"
+    file.write_text("\n".join(json.dumps({"op": "all_reduce", "transport": "gloo", "us": size / 1e3, "bytes": size}) for size in (1024, 4096)))
+    with pytest.raises(ConfigurationError, match="all-reduce has 2 sizes"):
+        fit(read(file, "gloo"), "few", "a test")
