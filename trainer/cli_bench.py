@@ -8,6 +8,8 @@ import typer
 from configuration.command import emit, stderr
 from configuration.files import write_atomically
 
+REPEATS = 7
+
 
 def bench(
     kernel: Annotated[
@@ -20,11 +22,15 @@ def bench(
             help="device: what calibration fits. training: steps against others'. losses: variants over 200 steps. plans: shares of the GEMM rate.",
         ),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Sizes: shape.tokens=1024,4096. Lists make a grid. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Sizes of kernels: shape.tokens=1024,4096, lists make a grid; of suites shape.model=NAME. Repeatable.")
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Python file with KERNELS = {operation: {name: function}}, run beside ours.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes CUDA where it is there.")] = "auto",
     dtype: Annotated[Literal["fp32", "bf16"] | None, typer.Option("--dtype", help="Default: bf16 on CUDA, fp32 on CPU.")] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each time, of which the median is taken.")] = 7,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", help=f"Measurements of each time, of which the median is taken; at least 5. Default: {REPEATS}.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw the kernels under the measured roofline into this PNG.")] = None,
     hugging_face: Annotated[bool, typer.Option("--hugging-face", help="Suite training: also the transformers library.")] = False,
     ranks: Annotated[int | None, typer.Option("--ranks", min=2, help="Suite device: processes of the collectives. Default: 2.")] = None,
@@ -44,7 +50,8 @@ def bench(
     console = stderr()
     found = answer(
         Request(
-            kernels=kernel or [], settings=set_ or [], suite=suite, file=file, device=device, dtype=dtype, repeats=repeats, figure=figure,
+            kernels=kernel or [], settings=set_ or [], suite=suite, file=file, device=device, dtype=dtype,
+            repeats=REPEATS if repeats is None else repeats, repeats_given=repeats is not None, figure=figure,
             hugging_face=hugging_face, ranks=ranks, probes=probes is not None,
         ),
         lambda line: console.print(line),

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from configuration.spec import Spec
@@ -43,6 +43,12 @@ class LossesShape(Spec):
     last: PositiveInt = 20
     micro_batch: PositiveInt = 32
     sequence: PositiveInt = 256
+
+    @model_validator(mode="after")
+    def _check(self) -> "LossesShape":
+        if self.last > self.steps:
+            raise ValueError(f"last ({self.last}) exceeds steps ({self.steps})")
+        return self
 
 
 def losses_document(shape: LossesShape, device: str, log: Callable[[str], None]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _measure() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--plan", required=True)
     parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--timed", type=int, default=9, help="steps of which the median is taken")
+    parser.add_argument("--timed", type=int, default=TIMED, help="steps of which the median is taken")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     given = parser.parse_args()
     overrides = parse_single(given.settings, ("model", "plan"))

@@ -27,11 +27,11 @@ from trainer.measure.surroundings import device_name, machine, settings, version
 Log = Callable[[str], None]
 LEAST_REPEATS = 5
 TAKEN = {
-    None: ("--kernel", "--set", "--file", "--dtype", "--figure"),
-    "device": ("--dtype", "--ranks", "--probes"),
-    "training": ("--set", "--hugging-face"),
+    None: ("--kernel", "--set", "--file", "--dtype", "--repeats", "--figure"),
+    "device": ("--dtype", "--repeats", "--ranks", "--probes"),
+    "training": ("--set", "--repeats", "--hugging-face"),
     "losses": ("--set",),
-    "plans": ("--set", "--dtype"),
+    "plans": ("--set", "--dtype", "--repeats"),
 }
 """By suite (None: kernels) the options that it takes besides those that all take."""
 
@@ -47,6 +47,8 @@ class Request:
     device: str
     dtype: str | None
     repeats: int
+    repeats_given: bool
+    """Whether anybody asked for them."""
     figure: Path | None
     hugging_face: bool
     ranks: int | None
@@ -98,7 +100,8 @@ def _check_options(request: Request) -> None:
     """Refuse options that what was asked for has no use for."""
     given = {
         "--kernel": bool(request.kernels), "--file": request.file is not None, "--figure": request.figure is not None, "--set": bool(request.settings),
-        "--dtype": request.dtype is not None, "--hugging-face": request.hugging_face, "--ranks": request.ranks is not None, "--probes": request.probes,
+        "--dtype": request.dtype is not None, "--repeats": request.repeats_given, "--hugging-face": request.hugging_face, "--ranks": request.ranks is not None,
+        "--probes": request.probes,
     }  # fmt: skip
     what = "kernels" if request.suite is None else f"--suite {request.suite}"
     for option, is_given in given.items():

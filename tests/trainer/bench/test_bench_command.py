@@ -132,6 +132,8 @@ def test_the_text_of_the_losses_has_the_entropy_that_is_told():
         (("--suite", "training"), "CUDA"),
         (("--suite", "device", "--kernel", "norm"), "--kernel"),
         (("--suite", "losses", "--set", "shape.seeds=1"), "seeds"),
+        (("--suite", "losses", "--repeats", "9"), "--repeats"),
+        (("--suite", "losses", "--set", "shape.steps=10"), "last (20) exceeds steps (10)"),
         (("--suite", "plans", "--set", "shape.tokens=4"), "legal: shape.model"),
     ],
 )
