@@ -22,7 +22,7 @@ _MICROSECOND = 1e-6
 
 @dataclass(frozen=True)
 class Probes:
-    """``left_out``: kinds of rows that are not fitted, and why. ``host_s``: host time of one call, by operation."""
+    """``left_out``: kinds of rows that are not fitted, and why. ``host_s``: host time of a call, by operation; ``graph_s``: a small kernel in a CUDA graph."""
 
     path: Path
     device: str
@@ -30,6 +30,7 @@ class Probes:
     versions: dict[str, str]
     observations: list[Observation]
     host_s: dict[str, float]
+    graph_s: float | None
     left_out: dict[str, str]
 
 
@@ -42,6 +43,7 @@ def load_probes(path: Path) -> Probes:
     device: Row = {}
     observations: list[Observation] = []
     host_s: dict[str, float] = {}
+    graph_s: float | None = None
     left_out: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -51,6 +53,8 @@ def load_probes(path: Path) -> Probes:
                 device = row
             elif kind == "host_per_call":
                 host_s[row["op"]] = _seconds(row)
+            elif kind == "launch" and row["op"] == "kernel_in_graph":
+                graph_s = _seconds(row)
             elif kind in WORK:
                 observations.append(Observation(f"{path.name}:{number}", kind, _seconds(row), _seconds(row), WORK[kind](row)))
             else:
@@ -62,7 +66,7 @@ def load_probes(path: Path) -> Probes:
     if not observations:
         raise ConfigurationError(f"{path}: no timed kernels (legal kinds: {', '.join(sorted(WORK))})")
     versions = {name: str(device[name]) for name in ("torch", "cuda") if name in device}
-    return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, left_out)
+    return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, graph_s, left_out)
 
 
 def _seconds(row: Row) -> float:
@@ -134,8 +138,8 @@ LEFT_OUT = {
     "softmax_fp32": "the table does not say in which type its input is read",
     "cross_entropy_forward": "several kernels, and the table does not say in which type its input is read",
     "adamw_foreach": "many kernels a call; the step program has no such optimizer",
-    "adamw_split": "the step program has the optimizer of fp32 weights alone",
-    "launch": "the host's overhead is taken from host_per_call",
+    "adamw_split": "the step program prices it as a pointwise kernel",
+    "launch": "the host waits for every kernel; its overhead is taken from host_per_call",
     "copy_to_device": "the link to the host is no part of a step",
     "copy_to_host": "the link to the host is no part of a step",
     "collective": "for link profiles: fabrics/measurements.py reads them",

@@ -17,7 +17,7 @@ PRODUCTS = (Kind.GEMM, Kind.GROUPED_GEMM, Kind.ATTENTION)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the measurements come from. ``host_s``: host time of one call by operation, where it was measured."""
+    """Where the measurements come from. Where measured: ``host_s``, host time of one call by operation; ``graph_s``, a small kernel in a CUDA graph."""
 
     name: str
     source: str
@@ -26,6 +26,7 @@ class Origin:
     host_and_device_are_one: bool
     memory_bytes: int | None
     host_s: dict[str, float]
+    graph_s: float | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         "launch_overhead_s": _duration(common, origin, "launch overhead", notes),
         "host_overhead_s": _host(origin, base, notes),
         "listed_launch_overhead_s": None if listed is None else _duration(listed, origin, "listed_launch_overhead_s", notes),
+        "graph_launch_overhead_s": _in_graph(origin, base, notes),
         "exponentials_per_s": _exponentials(fit, origin, notes),
         "kernels": kernels,
     }
@@ -159,6 +161,15 @@ def _host(origin: Origin, base: DeviceSpec | None, notes: list[str]) -> dict[str
         raise ConfigurationError("fit: host_overhead_s was not measured (rows 'host_per_call' of --probes), and no --base gives one")
     notes.append("host_overhead_s: of the base device; not measured")
     return base.model_dump(mode="json", exclude_none=True)["host_overhead_s"]  # type: ignore[no-any-return]
+
+
+def _in_graph(origin: Origin, base: DeviceSpec | None, notes: list[str]) -> dict[str, Any] | None:
+    if origin.graph_s is not None:
+        return {"value": _rounded(origin.graph_s), "origin": "fitted", "reference": f"{origin.reference}; kernels of 64 elements in a CUDA graph"}
+    if base is None or base.graph_launch_overhead_s is None:
+        return None
+    notes.append("graph_launch_overhead_s: of the base device; not measured")
+    return base.graph_launch_overhead_s.model_dump(mode="json", exclude_none=True)
 
 
 def _host_time(seconds: Sequence[float], reference: str) -> dict[str, Any]:

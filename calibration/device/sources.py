@@ -46,6 +46,7 @@ def gather(steps: Sequence[MeasuredStep], tables: Sequence[Probes], name: str, d
         host_and_device_are_one=bool(steps) and steps[0].report.provenance.device == "cpu",
         memory_bytes=memory_bytes,
         host_s=_host_of_kernels(tables),
+        graph_s=next((table.graph_s for table in tables if table.graph_s is not None), None),
     )
     return Sources(observations, frozenset(timed_alone - {Kind.POINTWISE}), origin, left_out)
 

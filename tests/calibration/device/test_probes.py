@@ -53,6 +53,21 @@ def test_kinds_that_are_not_fitted_are_said(tmp_path: Path) -> None:
     assert set(load_probes(path).left_out) == {"clip_grad_norm", "novel"}
 
 
+def test_a_kernel_in_a_graph_gives_the_launch_overhead_of_graphs(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    adds = [{"kind": "add", "elements": size // 6, "bytes": size, "us": 2.0 + size * 1e-6} for size in (6_000, 600_000, 60_000_000)]
+    products = [
+        {"kind": "gemm", "m": m, "n": m, "k": m, "dtype": "bf16", "layout": "NN", "us": 2.0 + 2e-6 * m**3 / 500 + 6e-6 * m**2} for m in (512, 1024, 4096)
+    ]
+    launches = [{"kind": "launch", "op": "kernel_and_wait", "us": 9.0}, {"kind": "launch", "op": "kernel_in_graph", "kernels": 200, "us": 1.25}]
+    path.write_text("\n".join(map(json.dumps, [{"kind": "device", "name": "some GPU"}, *adds, *products, *launches])), encoding="utf-8")
+    sources = gather([], [load_probes(path)], "mine", "today")
+    device = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h100-sxm-80gb")).device
+    assert device.graph_launch_overhead_s is not None
+    assert device.graph_launch_overhead_s.value == 1.25e-6
+    assert set(sources.left_out) == {"launch"}
+
+
 @pytest.mark.parametrize(("preset", "table"), [("h100-sxm-80gb", "h100_kernels.jsonl"), ("h200-sxm-141gb", "h200_kernels.jsonl")])
 def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str) -> None:
     if not (SHARED / table).is_file():
