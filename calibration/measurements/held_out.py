@@ -1,8 +1,8 @@
 """``python held_out.py TABLE [LAW [COUNT]]``: how well runs of a table foretell those of more compute, against the scatter of seeds and two baselines.
 
 Two tests of the same law. *By design*: the largest size of each number of experts and the longest runs are held out together. *By compute*: rolling cuts,
-from which runs of 2.5 to 6 times ("4 times") and 6 to 16 times ("10 times") the compute are forecast. The bars are 1 and 2 % of the loss, or twice the seeds'
-standard deviation where that is more, and 70 to 90 % of 60 or more runs in their 80 % intervals.
+from which runs of 2.5 to 6 times ("4 times") and 6 to 16 times ("10 times") the compute are forecast. The aims are errors of 1 and 2 % of the loss, or twice
+the seeds' standard deviation where that is more, and 70 to 90 % of 60 or more runs in their 80 % intervals.
 """
 
 import collections
@@ -22,7 +22,7 @@ from calibration.scaling.objective import Objective
 from calibration.scaling.points import points_of
 from simulator.records.run_table import RunRow, read_rows
 
-BARS = {2.5: 0.01, 6.0: 0.02}
+AIMS = {2.5: 0.01, 6.0: 0.02}
 """Mean error allowed, by the lower end of the extrapolation factor."""
 
 SEEDS = 2.0
@@ -54,16 +54,16 @@ def by_design(rows: list[RunRow], law: FittedLaw, count: str) -> str:
 
 
 def by_compute(rolling: dict[str, Any], seeds: float) -> str:
-    """Errors and coverage of rolling cuts, each with its bar."""
+    """Errors and coverage of rolling cuts, each with what is aimed at."""
     lines = [f"by compute: {len(rolling['cuts'])} cuts, {', '.join(str(cut['fitted_rows']) for cut in rolling['cuts'])} runs below them"]
     for part in rolling["by_factor"]:
-        error, bar = part["mean_absolute_relative_error"], BARS.get(part["factor_above"])
-        allowed = "" if bar is None else f" (bar {max(bar, SEEDS * seeds):.2%}: {'met' if error <= max(bar, SEEDS * seeds) else 'missed'})"
+        error, aim = part["mean_absolute_relative_error"], AIMS.get(part["factor_above"])
+        allowed = "" if aim is None else f" (aim {max(aim, SEEDS * seeds):.2%}: {'met' if error <= max(aim, SEEDS * seeds) else 'missed'})"
         lines.append(
             f"{part['factor_above']:g} to {part['factor_up_to'] or np.inf:g} times: {part['runs']} runs, mean error {error:.2%}{allowed}, "
             f"bias {part['bias']:+.2%}; no floor: {part['no_floor_error']:.2%}; nearest run: {part['nearest_run_error']:.2%}"
         )
-    lines.append(f"80 % intervals cover {rolling['coverage']:.1%} of {rolling['runs']} runs (bar 70 to 90 % of 60 or more)")
+    lines.append(f"80 % intervals cover {rolling['coverage']:.1%} of {rolling['runs']} runs (aim 70 to 90 % of 60 or more)")
     return "\n".join(lines)
 
 

@@ -48,12 +48,12 @@ def test_constants_of_a_source_are_found_again() -> None:
 
 
 @measured_here
-@pytest.mark.parametrize(("transport", "bar"), [("nvlink", 0.10), ("shm", 0.10), ("socket", 0.15)])
-def test_two_h200_on_sizes_left_out(transport: str, bar: float) -> None:
+@pytest.mark.parametrize(("transport", "allowed"), [("nvlink", 0.10), ("shm", 0.10), ("socket", 0.15)])
+def test_two_h200_on_sizes_left_out(transport: str, allowed: float) -> None:
     measured = measurements.read(TWO_H200, transport)
     profile = LINK_PROFILES.load(f"h200-{transport}")
     for operation, found in measurements.score(measured, profile).items():
-        assert np.median(np.abs(found)) <= bar, operation
+        assert np.median(np.abs(found)) <= allowed, operation
 
 
 @measured_here

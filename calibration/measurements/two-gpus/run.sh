@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # One and two GPUs of one machine on moe-s1: data parallel, expert parallel, fully sharded, over NVLink, shared memory and sockets.
-# usage: [TRANSPORTS="nvlink shm socket"] run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]
+# usage: [TRANSPORTS="nvlink shm socket"] run.sh OUTPUT_FOLDER [DEVICE] [MODEL] [PLAN]; ends with 1 when one of them failed
 set -uo pipefail
 out="$1" device="${2:-cuda}" model="${3:-moe-s1}" plan="${4:-fast}"
 mkdir -p "$out"
+failed=0
 steps() { # NAME PROCESSES ARGUMENTS...
     local name="$1" processes="$2"
     shift 2
     timeout 80 torchrun --nproc-per-node "$processes" --master-port 29512 -m trainer.bench.parallel_steps "$out/$name.json" --device "$device" --model "$model" --set plan.routing=uniform "$@" \
-        2>"$out/$name.err" && rm "$out/$name.err" || { echo "$name failed"; tail -5 "$out/$name.err"; }
+        2>"$out/$name.err" && rm "$out/$name.err" || { failed=1; echo "$name failed"; tail -5 "$out/$name.err"; }
 }
 # What a plan that cuts blocks can neither compile nor record, without both; and with fp32 weights, where states are sharded.
 eager=(--plan "$plan" --set plan.implementation.compile=none --set plan.implementation.norm=recompute --set plan.implementation.launch=eager)
@@ -28,3 +29,4 @@ for transport in $transports; do
     steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2 "${few[@]}"
     steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3 "${few[@]}"
 done
+exit $failed
