@@ -87,8 +87,12 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
             "implementation.compile block is predicted as a compiler for accelerators fuses: on a CPU other kernels run, whose times were not measured"
         )
     item: Literal["fp32", "bf16"] = "fp32" if plan.precision == "fp32" else "bf16"
-    if plan.implementation.launch == "graph" and device.graph_launch_overhead_s is None:
-        notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
+    if plan.implementation.launch == "graph":
+        notes.append("assumed: the host launches a graph in the time of one kernel")
+        if device.graph_launch_overhead_s is None:
+            notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
+    if device.matrix_workspace_bytes is None and not device.host_and_device_are_one:
+        notes.append(f"the profile {device.name} has no matrix_workspace_bytes: the work space of matrix products is left out of the peak")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from simulator.components import Component, Phase
 from trainer.measure.communication import Call, Communication, Key, Recorder, Sums, key_of, recording, report_rows, waits
 from trainer.measure.profile import Place, Profile, profile_steps
-from trainer.measure.spans import Span, length, outside, union
+from trainer.measure.spans import length, outside, union
 from trainer.measure.subject import Subject
 
 
@@ -54,14 +54,16 @@ def call_times(profile: Profile, calls: list[Call]) -> list[CallTime]:
     begins_s = [profile.seconds(call.called_ns) for call in calls]
     times = [CallTime() for _ in calls]
     busy = union(kernel.span for kernel in profile.kernels if not kernel.communicates)
-    told: list[Span] = []
+    told_until_s = 0.0
     for kernel in profile.kernels:
         index = bisect_right(begins_s, kernel.launched_s) - 1
         if not kernel.communicates or index < 0:
             continue
         times[index].total_s += kernel.span[1] - kernel.span[0]
-        times[index].exposed_s += length(outside(outside([kernel.span], busy), told))
-        told = union([*told, kernel.span])
+        # Kernels come by their beginnings: what is told already ends where the latest of them ended.
+        untold = (max(kernel.span[0], told_until_s), kernel.span[1])
+        times[index].exposed_s += length(outside([untold], busy)) if untold[0] < untold[1] else 0.0
+        told_until_s = max(told_until_s, kernel.span[1])
     return times
 
 

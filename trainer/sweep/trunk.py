@@ -15,6 +15,7 @@ from trainer.loop.run import RunResult, finish, take_step, validate_and_save
 from trainer.loop.run_folder import LOG_FILE, create_run_folder
 from trainer.loop.schedule import cooldown_start
 from trainer.loop.tensorboard import FOLDER, Board
+from trainer.replay import release
 from trainer.specs import ConstantSchedule
 from trainer.sweep.grid import Point
 
@@ -97,6 +98,7 @@ def train_trunk(
             job.saved()
             branch.journal.close()
             job.journal.close()
+            release(job.optimize)
         log(f"{trunk.name}: left after step {job.step:,} of {job.experiment.steps:,}")
         if interrupted():
             raise KeyboardInterrupt
