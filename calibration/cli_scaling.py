@@ -35,10 +35,10 @@ def _scaling() -> None:
     """Scaling laws: loss against parameters, tokens and experts, fitted to a table of runs."""
 
 
-@scaling_app.command("fit", epilog="Example: python -m calibration scaling fit --runs runs.csv --law chinchilla")
+@scaling_app.command("fit", epilog="Examples: python -m calibration scaling fit --runs runs.csv --law chinchilla; ... fit --runs runs.csv --law auto")
 def fit_command(
     runs: Runs,
-    law: Annotated[str, typer.Option(help="Law to fit (see 'scaling laws').")] = "chinchilla",
+    law: Annotated[str, typer.Option(help="Law to fit (see 'scaling laws'); 'auto' takes the one that foretells best.")] = "chinchilla",
     columns: Columns = None,
     holdout_above: Annotated[float | None, typer.Option(metavar="FLOPS", help="Keep runs of more training FLOPs out of the fit, to test it.")] = None,
     at: Annotated[str | None, typer.Option(metavar="N,D[,E]", help="Judge here, for one 70e9,1.4e12; the run of most compute when left out.")] = None,
@@ -55,14 +55,14 @@ def fit_command(
     output: Output = None,
 ) -> None:
     """Fit a law to a run table: coefficients with intervals, the certificate of the optimum, backtest and verdict."""
+    from calibration.scaling.choice import law_or_auto
     from calibration.scaling.display import show_fit
     from calibration.scaling.document import fit_document
     from calibration.scaling.fit import FitError
-    from calibration.scaling.laws import fitted_law_named
     from calibration.scaling.study import Settings, study
     from simulator.records.run_table import parse_columns, read_table
 
-    chosen = fitted_law_named(law)
+    chosen = law_or_auto(law)
     if holdout_above is not None and not holdout_above > 0:
         raise ConfigurationError(f"--holdout-above: expected a positive number of FLOPs, got {holdout_above}")
     settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, holdout_above, origins, resamples, seed)
@@ -91,7 +91,7 @@ def optimal_command(
     plan: Annotated[str | None, typer.Option(help="Plan (preset or YAML) of the timed models; the simulator's default one when left out.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Run table (CSV) to fit the law to.")] = None,
     published: Annotated[str | None, typer.Option(help="Published coefficient set instead of a table (see 'scaling laws').")] = None,
-    law: Annotated[str, typer.Option(help="Law (see 'scaling laws').")] = "chinchilla",
+    law: Annotated[str, typer.Option(help="Law (see 'scaling laws'); with --runs also 'auto', the one that foretells best.")] = "chinchilla",
     columns: Columns = None,
     experts: Annotated[str | None, typer.Option(metavar="E,E,..", help="Numbers of experts to choose from; those of the table when left out.")] = None,
     top_k: Annotated[float, typer.Option(min=1, help="Experts per token.")] = 1,
@@ -109,9 +109,10 @@ def optimal_command(
 ) -> None:
     """Divide a compute budget between parameters, tokens and experts; cross-checked by isoFLOP parabolas and the envelope of the runs."""
     from calibration.scaling.allocation import Budget
+    from calibration.scaling.choice import law_or_auto
     from calibration.scaling.display import show_hours, show_optimal
     from calibration.scaling.fit import FitError
-    from calibration.scaling.laws import fitted_law_named, law_named
+    from calibration.scaling.laws import law_named
     from calibration.scaling.optimal import Source, hours_document, optimal_document, source_of_published, source_of_table
     from calibration.scaling.study import Settings
     from simulator.records.run_table import parse_columns, read_table
@@ -132,7 +133,7 @@ def optimal_command(
     if runs is None:
         source = source_of_published(law_named(law), str(published))
     else:
-        chosen = fitted_law_named(law)
+        chosen = law_or_auto(law)
         settings = Settings(_objective(delta, prior), _gates(tokens_per_parameter), count, resamples=resamples, seed=seed)
         table = read_table(runs, parse_columns(columns) if columns else None)
         try:

@@ -59,7 +59,7 @@ def fabric_command(
 def scaling_command(
     runs: Annotated[Path, typer.Option(help="Run table (CSV), for one of python -m trainer sweep.")],
     logs: Annotated[Optional[Path], typer.Option(help="Folder that holds the runs' folders, whose logs give loss curves.")] = None,  # noqa: UP045
-    law: Annotated[str, typer.Option(help="Law to fit.")] = "chinchilla",
+    law: Annotated[str, typer.Option(help="Law to fit; 'auto' takes the one that foretells best.")] = "chinchilla",
     count: Annotated[str, typer.Option(help="What N counts: active, active-non-embedding or total parameters.")] = "active",
     columns: Annotated[Optional[str], typer.Option(help="Columns of a foreign table: n=..,d=..,loss=..")] = None,  # noqa: UP045
     holdout_above: Annotated[

@@ -15,10 +15,11 @@ from typing import Any
 from calibration.scaling.baselines import nearest_run, no_floor
 from calibration.scaling.blocks import block_refits, jackknife_sd
 from calibration.scaling.bootstrap import RUNS_PER_PARAMETER, bootstrap, spread_noise
+from calibration.scaling.choice import Auto, candidates_for, taken
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.objective import Objective
-from calibration.scaling.points import Floats, Points
+from calibration.scaling.points import SAME_COMPUTE, Floats, Points
 from configuration.errors import ConfigurationError
 
 LEVEL = 0.8
@@ -26,7 +27,8 @@ ORIGINS = 5
 RESAMPLES = 100
 RANDOM_STARTS = 8
 FIRST_SHARE, LAST_SHARE = 0.5, 0.9
-"""The first cut leaves RUNS_PER_PARAMETER rows a parameter below it, in small tables this share of them; the last cut LAST_SHARE."""
+"""The first cut leaves RUNS_PER_PARAMETER rows a parameter below it (of the largest law that may be chosen), in small tables this share of them; the last
+LAST_SHARE."""
 
 NESTED_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the rows that are known, below the cuts from which the widening is learnt; as many as there are cuts in all."""
@@ -41,18 +43,16 @@ NESTED_STARTS = 4
 NORMAL_HALF_WIDTH = 1.2815515655446004
 """Half width of the central interval of a normal distribution at LEVEL, in standard deviations."""
 
-SAME_COMPUTE = 1e-3
-"""Runs whose ln FLOPs differ by less stand on one side of a cut."""
-
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Forecasts [m] of the runs above one cut by the law fitted below it.
+    """Forecasts [m] of the runs above one cut by ``law`` fitted below it.
 
     ``log_c`` ln FLOPs; ``residual`` ln measured less ln predicted; ``low`` and ``high`` ends of the interval at LEVEL of that residual, sampled and not
     widened; ``no_floor`` and ``nearest`` residuals of the baselines.
     """
 
+    law: str
     cut_flops: float
     fitted_rows: int
     log_c: Floats
@@ -92,8 +92,8 @@ class Backtest:
     skipped: tuple[str, ...]
 
 
-def backtest(points: Points, law: FittedLaw, objective: Objective, *, cut_flops: float | None = None, origins: int = ORIGINS, seed: int = 0) -> Backtest:
-    """Test ``law`` on ``points``.
+def backtest(points: Points, law: FittedLaw | Auto, objective: Objective, *, cut_flops: float | None = None, origins: int = ORIGINS, seed: int = 0) -> Backtest:
+    """Test ``law`` on ``points``; Auto is tested with its choosing, made anew below every cut with the runs below it.
 
     With ``cut_flops`` the runs above it are held out, and cuts roll below it. Without, the run of most compute is held out, and cuts roll over all runs.
     """
@@ -128,27 +128,28 @@ def _below_largest(points: Points) -> float:
     return float(below.max()) + 0.5 * SAME_COMPUTE if len(below) else float(np.max(points.log_c))
 
 
-def _origins(points: Points, law: FittedLaw, count: int) -> list[float]:
+def _origins(points: Points, law: FittedLaw | Auto, count: int) -> list[float]:
     """Cuts in ln FLOPs, lowest first; none that leaves no run above."""
     import numpy as np
 
     if count == 0:
         return []
     order = np.sort(points.log_c)
-    first = min(RUNS_PER_PARAMETER * len(law.parameters), FIRST_SHARE * len(order))
+    most = max((len(candidate.parameters) for candidate in candidates_for(law, points)), default=len(order))
+    first = min(RUNS_PER_PARAMETER * most, FIRST_SHARE * len(order))
     ranks = np.round(np.linspace(first, LAST_SHARE * len(order), count)).astype(int)
     cuts = {float(order[max(rank, 1) - 1]) + 0.5 * SAME_COMPUTE for rank in ranks}
     return sorted(cut for cut in cuts if cut < order[-1])
 
 
-def _add(into: list[Forecasts], skipped: list[str], points: Points, law: FittedLaw, objective: Objective, log_cut: float, seed: int) -> None:
+def _add(into: list[Forecasts], skipped: list[str], points: Points, law: FittedLaw | Auto, objective: Objective, log_cut: float, seed: int) -> None:
     try:
         into.append(forecasts_above(points, law, objective, log_cut, seed=seed))
     except (ConfigurationError, FitError) as error:
         skipped.append(f"cut at {math.exp(log_cut):.3g} FLOPs: {error}")
 
 
-def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cut: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Forecasts:
+def forecasts_above(points: Points, law: FittedLaw | Auto, objective: Objective, log_cut: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Forecasts:
     """Fit to the runs at or below ``log_cut`` (ln FLOPs), forecast those above.
 
     Raises ConfigurationError or FitError when the runs below do not determine the law.
@@ -156,12 +157,14 @@ def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cu
     import numpy as np
 
     seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
-    found = fit(seen, law, objective, seed=seed, random_starts=RANDOM_STARTS)
+    fitted, _ = taken(law, seen, objective, seed)
+    found = fit(seen, fitted, objective, seed=seed, random_starts=RANDOM_STARTS)
     ensemble = bootstrap(found, resamples=resamples, seed=seed)
-    predicted = law.log_loss(found.theta, asked)
-    drawn = ensemble.spread(law.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
+    predicted = fitted.log_loss(found.theta, asked)
+    drawn = ensemble.spread(fitted.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
     low, high = np.quantile(drawn - predicted, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Forecasts(
+        law=fitted.name,
         cut_flops=math.exp(log_cut),
         fitted_rows=len(seen),
         log_c=asked.log_c,
@@ -173,7 +176,7 @@ def forecasts_above(points: Points, law: FittedLaw, objective: Objective, log_cu
     )
 
 
-def widening(points: Points, law: FittedLaw, objective: Objective, seed: int = 0) -> float:
+def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: int = 0) -> float:
     """Factor by which intervals of forecasts from ``points`` must grow to cover what they claim, learnt from forecasts inside ``points``.
 
     Never below 1: a sample cannot promise less than it drew. 1 also when there are too few runs to learn from.
@@ -186,12 +189,13 @@ def widening(points: Points, law: FittedLaw, objective: Objective, seed: int = 0
     for log_cut in sorted(cut for cut in cuts if cut < order[-1]):
         seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
         try:
-            nested = fit(seen, law, objective, seed=seed, random_starts=NESTED_STARTS)
+            fitted, _ = taken(law, seen, objective, seed)
+            nested = fit(seen, fitted, objective, seed=seed, random_starts=NESTED_STARTS)
         except (ConfigurationError, FitError):
             continue
         noise_sd = float(np.sqrt((spread_noise(nested) ** 2).mean()))
-        sampled = np.hypot(jackknife_sd(law.log_loss(block_refits(nested), asked)), noise_sd)
-        found.append(np.abs(asked.log_loss - law.log_loss(nested.theta, asked)) / np.maximum(sampled, 1e-12))
+        sampled = np.hypot(jackknife_sd(fitted.log_loss(block_refits(nested), asked)), noise_sd)
+        found.append(np.abs(asked.log_loss - fitted.log_loss(nested.theta, asked)) / np.maximum(sampled, 1e-12))
     scores = np.sort(np.concatenate(found)) if found else np.array([])
     if len(scores) < FEWEST_SCORES:
         return 1.0
@@ -204,13 +208,14 @@ def backtest_document(result: Backtest) -> dict[str, Any]:
     held_out = None
     if result.held_out is not None:
         held_out = {
+            "law": result.held_out.law,
             "above_flops": result.held_out.cut_flops,
             "fitted_rows": result.held_out.fitted_rows,
             "widening": result.held_out_widening,
             **_summary([result.held_out], [result.held_out_widening]),
         }
     rolling = {
-        "cuts": [{"flops": forecasts.cut_flops, "fitted_rows": forecasts.fitted_rows, "widening": widening}
+        "cuts": [{"law": forecasts.law, "flops": forecasts.cut_flops, "fitted_rows": forecasts.fitted_rows, "widening": widening}
                  for forecasts, widening in zip(result.rolling, result.rolling_widening, strict=True)],
         **_summary(result.rolling, result.rolling_widening),
     }  # fmt: skip

@@ -11,6 +11,8 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
     """Coefficients, certificate, sensitivity, backtest and verdict."""
     intervals, rows, certificate = document["intervals"], document["rows"], document["certificate"]
     console.print(f"[bold]{document['law']['formula']}[/bold]")
+    if document["choice"] is not None:
+        console.print(f"  {document['choice']['words']}")
     coefficients = [(name, f"{value:.7g}", "{:.4g} to {:.4g}".format(*intervals["coefficients"][name])) for name, value in document["coefficients"].items()]
     _table(console, "", ("coefficient", "value", f"{intervals['level']:.0%} interval"), coefficients)
     console.print(
@@ -36,7 +38,7 @@ def show_fit(console: "Console", document: dict[str, Any]) -> None:
         [(each["objective"], *_numbers(each["loss"], each["rho"])) if not each["failure"] else (each["failure"], "", "") for each in document["sensitivity"]],
     )
     _show_forms(console, document)
-    _show_backtest(console, document["backtest"])
+    _show_backtest(console, document["backtest"], chosen=document["choice"] is not None)
     _show_verdict(console, document["verdict"])
 
 
@@ -112,12 +114,16 @@ def show_laws(console: "Console", document: dict[str, Any]) -> None:
             console.print(f"  {name}: {values} ({published['source']})")
 
 
-def _show_backtest(console: "Console", backtest: dict[str, Any]) -> None:
+def _show_backtest(console: "Console", backtest: dict[str, Any], *, chosen: bool) -> None:
     held_out, rolling = backtest["held_out"], backtest["rolling"]
     if held_out:
-        _errors(console, f"Held out above {held_out['above_flops']:.4g} FLOPs, {held_out['fitted_rows']} rows fitted", held_out, backtest["level"])
+        law = f", law {held_out['law']}" if chosen else ""
+        _errors(console, f"Held out above {held_out['above_flops']:.4g} FLOPs, {held_out['fitted_rows']} rows fitted{law}", held_out, backtest["level"])
     if rolling["runs"]:
         _errors(console, f"Rolling origin, {len(rolling['cuts'])} cuts", rolling, backtest["level"])
+        if chosen:
+            laws = ", ".join(f"{cut['law']} ({cut['fitted_rows']} rows)" for cut in rolling["cuts"])
+            console.print(f"law chosen anew below each cut, by the rows there: {laws}")
         console.print(f"intervals are widened {backtest['widening']:.2f} times, which is what these errors ask for")
     for reason in backtest["skipped"]:
         console.print(f"  no forecast: {reason}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from calibration.scaling.backtest import Backtest, backtest_document
 from calibration.scaling.bootstrap import Ensemble
+from calibration.scaling.choice import Choice, choice_document
 from calibration.scaling.fit import Fit
 from calibration.scaling.forms import Form, LackOfFit
 from calibration.scaling.gates import Exclusion
@@ -21,9 +22,13 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that ``scaling fit`` finds. ``held_out`` rows that were in the table but not in the fit; ``roofline`` None for a law without N or D."""
+    """Everything that ``scaling fit`` finds. ``held_out`` rows that were in the table but not in the fit; ``roofline`` None for a law without N or D.
+
+    ``choice`` why the law is this one, None where it was named.
+    """
 
     fit: Fit
+    choice: Choice | None
     ensemble: Ensemble
     verdict: Verdict
     backtest: Backtest
@@ -43,6 +48,7 @@ def fit_document(findings: Findings) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "law": {"name": law.name, "formula": law.formula, "source": law.source},
+        "choice": None if findings.choice is None else choice_document(findings.choice),
         "rows": {
             "fitted": len(fit.points),
             "runs": len(set(fit.points.run.tolist())),

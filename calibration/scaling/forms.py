@@ -1,14 +1,13 @@
 """Is this the right form? Other laws on the same runs, and the law's misfit against the scatter of repeated settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from calibration.scaling.backtest import SAME_COMPUTE
 from calibration.scaling.baselines import no_floor
-from calibration.scaling.fit import FitError, fit
+from calibration.scaling.fit import Fit, FitError, fit
 from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.objective import Objective
-from calibration.scaling.points import Floats, Points
+from calibration.scaling.points import SAME_COMPUTE, Floats, Points
 from configuration.errors import ConfigurationError
 
 HELD_OUT_SHARE = 0.25
@@ -16,18 +15,21 @@ HELD_OUT_SHARE = 0.25
 
 RANDOM_STARTS = 8
 NO_FLOOR = "no floor"
+NOTHING_TO_ASK = "all runs have the same compute"
 
 
 @dataclass(frozen=True)
 class Form:
     """One form: its ``parameters``, mean error on the runs of most compute when fitted to the others, and AICc of the residuals of all (None where too few).
 
+    ``held_out_se`` is the standard error of that mean over the runs, taken as independent; the error itself where there is one run, which tells no scatter.
     ``failure`` says why a law has no numbers here.
     """
 
     law: str
     parameters: int
     held_out_error: float | None
+    held_out_se: float | None
     aicc: float | None
     failure: str | None = None
 
@@ -50,24 +52,56 @@ def compare(points: Points, laws: "tuple[FittedLaw, ...]", objective: Objective,
     """``laws`` and a power law without a floor on ``points``, the least held-out error first."""
     import numpy as np
 
-    cut = min(np.quantile(points.log_c, 1 - HELD_OUT_SHARE) + SAME_COMPUTE, points.log_c.max() - SAME_COMPUTE)
-    seen, asked = points.take(points.log_c <= cut), points.take(points.log_c > cut)
-    axes = sum(bool(np.ptp(getattr(points, f"log_{variable}")) > 0) for variable in "nde")
-    if not len(seen):
-        sizes = {NO_FLOOR: 1 + axes} | {law.name: len(law.parameters) for law in laws}
-        return tuple(Form(name, parameters, None, None, "all runs have the same compute") for name, parameters in sizes.items())
-    forms = [Form(NO_FLOOR, 1 + axes, _error(asked, no_floor(seen, asked)), _aicc(points.log_loss - no_floor(points, points), 1 + axes))]
-    for law in laws:
-        bare = Objective(objective.delta, {name: prior for name, prior in objective.priors.items() if name in {each.name for each in law.parameters}})
-        try:
-            held_out = fit(seen, law, bare, seed=seed, random_starts=RANDOM_STARTS)
-            whole = fit(points, law, bare, seed=seed, random_starts=RANDOM_STARTS)
-        except (ConfigurationError, FitError) as failure:
-            forms.append(Form(law.name, len(law.parameters), None, None, str(failure)))
-            continue
-        error = _error(asked, law.log_loss(held_out.theta, asked))
-        forms.append(Form(law.name, len(law.parameters), error, _aicc(whole.residuals, len(law.parameters))))
+    seen, asked = _divided(points)
+    parameters = 1 + sum(bool(np.ptp(getattr(points, f"log_{variable}")) > 0) for variable in "nde")
+    if len(seen):
+        forms = [Form(NO_FLOOR, parameters, *_error(asked, no_floor(seen, asked)), _aicc(points.log_loss - no_floor(points, points), parameters))]
+    else:
+        forms = [Form(NO_FLOOR, parameters, None, None, None, NOTHING_TO_ASK)]
+    for law, form in zip(laws, judged(points, laws, objective, seed), strict=True):
+        whole = attempt(points, law, objective, seed) if form.failure is None else form.failure
+        forms.append(failed(law, whole) if isinstance(whole, str) else replace(form, aicc=_aicc(whole.residuals, form.parameters)))
     return tuple(sorted(forms, key=lambda form: float("inf") if form.held_out_error is None else form.held_out_error))
+
+
+def judged(points: Points, laws: "tuple[FittedLaw, ...]", objective: Objective, seed: int = 0) -> tuple[Form, ...]:
+    """``laws``, in their order, by their error on the runs of most compute when fitted to the others; without AICc."""
+    seen, asked = _divided(points)
+    forms = []
+    for law in laws:
+        found = attempt(seen, law, objective, seed) if len(seen) else NOTHING_TO_ASK
+        forms.append(
+            failed(law, found) if isinstance(found, str) else Form(law.name, len(law.parameters), *_error(asked, law.log_loss(found.theta, asked)), None)
+        )
+    return tuple(forms)
+
+
+def attempt(points: Points, law: FittedLaw, objective: Objective, seed: int = 0) -> Fit | str:
+    """The fit of ``law`` with those of the priors that are its own, or why there is none."""
+    names = {parameter.name for parameter in law.parameters}
+    priors = {name: prior for name, prior in objective.priors.items() if name in names}
+    try:
+        return fit(points, law, replace(objective, priors=priors), seed=seed, random_starts=RANDOM_STARTS)
+    except (ConfigurationError, FitError) as error:
+        return str(error)
+
+
+def failed(law: FittedLaw, reason: str) -> Form:
+    """``law`` without numbers."""
+    return Form(law.name, len(law.parameters), None, None, None, reason)
+
+
+def _divided(points: Points) -> tuple[Points, Points]:
+    """The runs that forms are fitted to, and those of most compute that they are judged on."""
+    above = points.log_c > judging_cut(points)
+    return points.take(~above), points.take(above)
+
+
+def judging_cut(points: Points) -> float:
+    """ln FLOPs above which runs judge the forms fitted to the others."""
+    import numpy as np
+
+    return float(min(np.quantile(points.log_c, 1 - HELD_OUT_SHARE) + SAME_COMPUTE, points.log_c.max() - SAME_COMPUTE))
 
 
 def lack_of_fit(points: Points, residuals: Floats, parameters: int) -> LackOfFit | None:
@@ -88,10 +122,13 @@ def lack_of_fit(points: Points, residuals: Floats, parameters: int) -> LackOfFit
     return LackOfFit(float(np.sqrt(pure / pure_freedom)), pure_freedom, misfit_freedom, ratio, float(f_distribution.sf(ratio, misfit_freedom, pure_freedom)))
 
 
-def _error(asked: Points, predicted: Floats) -> float:
+def _error(asked: Points, predicted: Floats) -> tuple[float, float]:
+    """Mean relative error, and its standard error."""
     import numpy as np
 
-    return float(np.abs(np.expm1(predicted - asked.log_loss)).mean())
+    errors = np.abs(np.expm1(predicted - asked.log_loss))
+    mean = float(errors.mean())
+    return mean, float(errors.std(ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 else mean
 
 
 def _aicc(residuals: Floats, parameters: int) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from calibration.scaling.allocation import BAND, Budget, Memory, allocate, expert_share
 from calibration.scaling.bootstrap import Ensemble, bootstrap
+from calibration.scaling.choice import Auto, choice_notes, taken
 from calibration.scaling.cluster import Cluster, allocate_hours
 from calibration.scaling.cross_checks import cross_checks
 from calibration.scaling.document import SCHEMA_VERSION
@@ -36,14 +37,20 @@ def source_of_published(law: Law, name: str) -> Source:
     return Source(law, theta, law.published[name].source, None, None)
 
 
-def source_of_table(table: RunTable, law: FittedLaw, settings: Settings) -> Source:
-    """The law fitted to all rows that pass the gates. Raises ConfigurationError (see fit), FitError when the fit does not converge."""
+def source_of_table(table: RunTable, law: FittedLaw | Auto, settings: Settings) -> Source:
+    """The law, or the one that the rows choose, fitted to all rows that pass the gates.
+
+    Raises ConfigurationError (see fit), FitError when the fit does not converge.
+    """
     kept, _ = gated(table.rows, settings.gates)
     if not kept:
         raise ConfigurationError("no run passes the gates")
     points = points_of(kept, settings.count)
-    found = fit(points, law, settings.objective, seed=settings.seed)
-    return Source(law, found.theta, f"fitted to {len(points)} runs", points, bootstrap(found, resamples=settings.resamples, seed=settings.seed))
+    fitted, choice = taken(law, points, settings.objective, settings.seed)
+    found = fit(points, fitted, settings.objective, seed=settings.seed)
+    because = [] if choice is None else [choice.words, *choice_notes(choice, points)]
+    origin = "; ".join([f"fitted to {len(points)} runs", *because])
+    return Source(fitted, found.theta, origin, points, bootstrap(found, resamples=settings.resamples, seed=settings.seed))
 
 
 def optimal_document(source: Source, budget: Budget, experts: Sequence[float] | None, top_k: float, memory_gb: float | None) -> dict[str, Any]:

@@ -17,6 +17,9 @@ else:
 COUNTS = ("active", "active-non-embedding", "total")
 """What may stand for N."""
 
+SAME_COMPUTE = 1e-3
+"""Runs whose ln FLOPs differ by less stand on one side of a cut."""
+
 
 @dataclass(frozen=True)
 class Points:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from calibration.scaling.backtest import ORIGINS, backtest
 from calibration.scaling.bootstrap import RESAMPLES, bootstrap
+from calibration.scaling.choice import Auto, choice_notes, taken
 from calibration.scaling.document import Findings
 from calibration.scaling.fit import fit
 from calibration.scaling.forms import compare, lack_of_fit
@@ -33,9 +34,10 @@ class Settings:
     seed: int = 0
 
 
-def study(table: RunTable, law: FittedLaw, settings: Settings, point: Points | None = None, hours: Hours | None = None) -> Findings:
+def study(table: RunTable, law: FittedLaw | Auto, settings: Settings, point: Points | None = None, hours: Hours | None = None) -> Findings:
     """Fit ``law`` to ``table`` and judge it at ``point`` (the table's run of most compute when None); ``hours`` prices doublings on a machine.
 
+    Auto takes the law that the runs not held out choose.
     Raises ConfigurationError when the rows cannot determine the law, FitError when the fit does not converge.
     """
     import math
@@ -50,22 +52,25 @@ def study(table: RunTable, law: FittedLaw, settings: Settings, point: Points | N
     below = points.log_c <= cut
     if not below.any():
         raise ConfigurationError(f"--holdout-above {settings.holdout_above_flops:g}: no run has so few FLOPs (the least: {math.exp(points.log_c.min()):.4g})")
-    found = fit(points.take(below), law, settings.objective, seed=settings.seed)
+    seen = points.take(below)
+    fitted, choice = taken(law, seen, settings.objective, settings.seed)
+    found = fit(seen, fitted, settings.objective, seed=settings.seed)
     tested = backtest(points, law, settings.objective, cut_flops=settings.holdout_above_flops, origins=settings.origins, seed=settings.seed)
     ensemble = replace(bootstrap(found, resamples=settings.resamples, seed=settings.seed), widening=tested.widening)
     place = points.take([int(np.argmax(points.log_c))]) if point is None else point
     return Findings(
         fit=found,
+        choice=choice,
         ensemble=ensemble,
         verdict=verdict_at(found, ensemble, place, hours),
         backtest=tested,
         sensitivity=variants(found, place, settings.seed),
-        forms=compare(found.points, _forms(law), settings.objective, settings.seed),
+        forms=compare(seen, law.candidates if isinstance(law, Auto) else _forms(fitted), settings.objective, settings.seed),
         lack_of_fit=lack_of_fit(found.points, found.residuals, len(found.theta)),
         roofline=roofline_at(found, ensemble, place),
         held_out=points.take(~below),
         excluded=excluded,
-        notes=[*table.notes, *_ignored(found.points, law)],
+        notes=[*table.notes, *_ignored(seen, fitted), *([] if choice is None else choice_notes(choice, seen))],
     )
 
 

@@ -1,8 +1,8 @@
 """The fitted law of a run table with everything that is known about it, or why there is none."""
 
+from calibration.scaling.choice import law_or_auto
 from calibration.scaling.document import Findings
 from calibration.scaling.fit import FitError
-from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.study import Settings, study
 from configuration.errors import ConfigurationError
 from simulator.records.run_table import RunTable
@@ -10,7 +10,7 @@ from simulator.records.run_table import RunTable
 
 def fitted(table: RunTable, name: str, count: str, holdout_above_flops: float | None = None) -> Findings | str:
     """What the study of the table finds, or in one line why these rows do not give a law. Raises ConfigurationError for an unknown law."""
-    law = fitted_law_named(name)
+    law = law_or_auto(name)
     try:
         return study(table, law, Settings(count=count, holdout_above_flops=holdout_above_flops))
     except (ConfigurationError, FitError) as error:
