@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from calibration.scaling.backtest import backtest_document
+from calibration.scaling.choice import choice_notes
 from calibration.scaling.document import Findings
 from reports.scaling.logs import Curve
 from reports.scaling.settings import Setting, flops_unit
@@ -81,7 +82,8 @@ def law(found: Findings | str) -> str:
     """The verdict of the fitted law, or why there is none."""
     if isinstance(found, str):
         return f"No law fitted: {found}."
-    return f"Fitted {found.fit.law.formula}: {found.verdict.words}"
+    why = "" if found.choice is None else f" ({'; '.join([found.choice.words, *choice_notes(found.choice, found.fit.points)])})"
+    return f"Fitted {found.fit.law.formula}{why}: {found.verdict.words}"
 
 
 def trust(found: Findings | str) -> str | None:

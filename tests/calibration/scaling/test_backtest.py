@@ -32,10 +32,13 @@ def grid(noise: float, seed: int = 0, side: int = 5) -> Points:
 
 
 @needs_table
-def test_the_chinchilla_table_cut_at_5e19_is_foretold_within_the_best_known_errors() -> None:
-    words = [sys.executable, "-m", "calibration", "scaling", "fit", "--runs", str(TABLE), "--columns", COLUMNS, "--holdout-above", "5e19", "--json"]
+@pytest.mark.parametrize("law", ["chinchilla", "auto"])
+def test_the_chinchilla_table_cut_at_5e19_is_foretold_within_the_best_known_errors(law: str) -> None:
+    words = [sys.executable, "-m", "calibration", "scaling", "fit"]
+    words += ["--runs", str(TABLE), "--columns", COLUMNS, "--law", law, "--holdout-above", "5e19", "--json"]
     document = json.loads(subprocess.run([*words, "--origins", "0", "--resamples", "100"], capture_output=True, text=True, check=True).stdout)
     held_out = document["backtest"]["held_out"]
+    assert held_out["law"] == "chinchilla"
     assert held_out["fitted_rows"] == document["rows"]["fitted"] == 96
     error = {(each["factor_above"], each["factor_up_to"]): each["mean_absolute_relative_error"] for each in held_out["by_factor"]}
     assert error[2.5, 6.0] <= 0.0065
