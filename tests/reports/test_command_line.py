@@ -77,6 +77,7 @@ def test_help_comes_without_matplotlib() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_scaling_page_through_the_real_command_with_every_option(tmp_path: Path) -> None:
     own = Path(__file__).resolve().parents[2] / "calibration" / "measurements" / "moe-scaling-h100" / "losses.csv"
     rows = read_rows(own)[:3]

@@ -109,6 +109,7 @@ def test_baselines_by_hand() -> None:
     assert np.exp(nearest_run(seen, asked)) == pytest.approx([2.0, 2.0])
 
 
+@pytest.mark.slow
 @needs_table
 def test_intervals_on_the_chinchilla_table_cover_what_they_claim() -> None:
     rows = gated(read_table(TABLE, parse_columns(COLUMNS)).rows, Gates())[0]

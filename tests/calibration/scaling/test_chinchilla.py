@@ -95,6 +95,7 @@ def test_gopher_is_data_bound_and_a_small_long_run_parameter_bound() -> None:
     assert verdict_at(found, ensemble, points_at(n=[7e9], d=[2e12])).state == "parameter-bound"
 
 
+@pytest.mark.slow
 @needs_table
 def test_same_table_and_seed_give_the_same_bytes() -> None:
     words = [
