@@ -44,6 +44,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_counted_moves_the_fitted_point_and_the_band_of_tokens_excludes_runs(table: Path) -> None:
     words = ("scaling", "fit", "--runs", str(table), "--resamples", "100")
     every = answer(*words)
@@ -59,6 +60,7 @@ def test_delta_is_the_objective_s(table: Path) -> None:
     assert "least squares" in answer(*words, "--delta", "inf")["objective"]["kind"]
 
 
+@pytest.mark.slow
 def test_memory_limits_the_model_and_inference_makes_it_smaller(table: Path) -> None:
     words = ("scaling", "optimal", "--runs", str(table), "--flops", "1e18", "--resamples", "100")
     free = json.dumps(answer(*words))
