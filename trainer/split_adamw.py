@@ -7,10 +7,16 @@ it, it need not be known before, and is taken in the same pass.
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainer.kernels.triton.split_adamw import Launch, Row, Tensors
+
+_Due = tuple[dict[str, Any], list[Tensor]]
+"""A group, and its parameters that have a gradient."""
 
 
 def joined(high: Tensor, low: Tensor) -> Tensor:
@@ -26,22 +32,28 @@ def parted(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SplitAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); states of a parameter: step, exp_avg, exp_avg_sq in fp32, remainder in int16."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); states of a parameter: step, exp_avg, exp_avg_sq in fp32, remainder in int16.
+
+    On CUDA one launch for each group of parameters, by a table of addresses, some 76 bytes a parameter, that is sent anew when one has changed.
+    """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float = 0.0) -> None:
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scale: Tensor | None = None
-        self._squares: list[Tensor] | None = None
+        self._measures_norm = False
+        self._squares: Tensor | None = None
+        self._rows: list[list[Row]] = []
+        self._table: list[Launch] = []
 
     def measure_norm(self) -> None:
         """The next step takes the norm of all gradients on the way, as they are once scaled; on CUDA alone."""
-        self._squares = []
+        self._measures_norm = True
 
     def measured_norm(self) -> Tensor:
         """The norm that the last step took, fp32."""
         squares, self._squares = self._squares, None
-        assert squares
-        return torch.cat(squares).sum().sqrt()
+        assert squares is not None
+        return squares.sum().sqrt()
 
     def scale_gradients(self, scale: Tensor) -> None:
         """The next step multiplies all gradients by ``scale``, a number on the device."""
@@ -50,15 +62,16 @@ class SplitAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter] = _fresh(parameter)
-            if parameters:
-                torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1.0)
-                self._update(parameters, group)
-        self._scale = None
+        due = [(group, [parameter for parameter in group["params"] if parameter.grad is not None]) for group in self.param_groups]
+        due = [(group, parameters) for group, parameters in due if parameters]
+        updated = [parameter for _, parameters in due for parameter in parameters]
+        for parameter in updated:
+            if not self.state[parameter]:
+                self.state[parameter] = _fresh(parameter)
+        if updated:
+            torch._foreach_add_([self.state[parameter]["step"] for parameter in updated], 1.0)
+            (self._update_in_one_pass if updated[0].is_cuda else self._update)(due)
+        self._scale, self._measures_norm = None, False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As always, but with every state in its own type: the base class would round moments to the parameter's."""
@@ -68,33 +81,44 @@ class SplitAdamW(torch.optim.Optimizer):
             parameter = numbered[index]
             self.state[parameter] = {name: value.to(parameter.device) for name, value in states.items()}
 
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        if parameters[0].is_cuda:
-            self._update_in_one_pass(parameters, group)
-            return
-        for parameter in parameters:
-            assert parameter.grad is not None
-            _reference_update(parameter, self.state[parameter], parameter.grad.float() * (1.0 if self._scale is None else self._scale), group)
+    def _update(self, due: list[_Due]) -> None:
+        for group, parameters in due:
+            for parameter in parameters:
+                assert parameter.grad is not None
+                _reference_update(parameter, self.state[parameter], parameter.grad.float() * (1.0 if self._scale is None else self._scale), group)
 
-    def _update_in_one_pass(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        from trainer.kernels.triton.split_adamw import parts, update
+    def _update_in_one_pass(self, due: list[_Due]) -> None:
+        from trainer.kernels.triton.split_adamw import update
 
-        device = parameters[0].device
+        device = due[0][1][0].device
+        tensors = [[self._tensors(parameter) for parameter in parameters] for _, parameters in due]
+        launches = self._launches(tensors, device)
         scale = torch.ones((), device=device) if self._scale is None else self._scale
-        rate = group["lr"] if isinstance(group["lr"], Tensor) else torch.full((), group["lr"], device=device)
-        log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))
-        blocks = [parts(parameter) for parameter in parameters]
-        squares: list[Any] = [None] * len(parameters)
-        if self._squares is not None:
-            self._squares.append(torch.empty(sum(blocks), device=device))
-            squares = list(torch.split(self._squares[-1], blocks))
-        for parameter, own in zip(parameters, squares, strict=True):
-            state, gradient = self.state[parameter], parameter.grad
-            assert gradient is not None
-            update(
-                parameter, state["remainder"], gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"], state["step"], scale, rate, own,
-                decay=group["weight_decay"], log_betas=log_betas, betas=group["betas"], epsilon=group["eps"],
-            )  # fmt: skip
+        squares: list[Any] = [None] * len(launches)
+        if self._measures_norm:
+            programs = [launch.programs for launch in launches]
+            self._squares = torch.empty(sum(programs), device=device)
+            squares = list(torch.split(self._squares, programs))
+        for (group, _), launch, own in zip(due, launches, squares, strict=True):
+            rate = group["lr"] if isinstance(group["lr"], Tensor) else torch.full((), group["lr"], device=device)
+            log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))
+            update(launch, scale, rate, own, decay=group["weight_decay"], log_betas=log_betas, betas=group["betas"], epsilon=group["eps"])
+
+    def _tensors(self, parameter: Tensor) -> "Tensors":
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        return parameter, state["remainder"], gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"], state["step"]
+
+    def _launches(self, tensors: list[list["Tensors"]], device: torch.device) -> list["Launch"]:
+        """The table of ``tensors`` on the device. A step that is captured makes its own, from which all its replays read."""
+        from trainer.kernels.triton.split_adamw import row, table
+
+        if torch.cuda.is_current_stream_capturing():
+            return table(tensors, device)
+        rows = [[row(each) for each in group] for group in tensors]
+        if rows != self._rows:
+            self._rows, self._table = rows, table(tensors, device)
+        return self._table
 
 
 def _fresh(parameter: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ _ROLES = tuple(Role)
 STATES_PER_PARAMETER = 2
 """AdamW keeps the first and second moment of every parameter, in its own type, and one fp32 step counter a tensor."""
 SPLIT_STATE_BYTES = 10
-"""Of a parameter in bf16-split: both moments in fp32 and the lower half of the weight."""
+"""Of a parameter in bf16-split: both moments in fp32 and the lower half of the weight. Not counted on CUDA: 76 bytes a tensor, its addresses."""
 STEP_COUNTER_BYTES = 4
 ROWS = "x"
 """Name of what every stretch hands on to the next: the rows of the residual stream."""

@@ -56,16 +56,27 @@ def fused_launches() -> list[Operation]:
 
 
 def split_adamw(parameters: Sequence[Value], *, on_cpu: bool) -> list[Operation]:
-    """AdamW over bf16 parameters and the remainders of their fp32 weights, one after the other; one pass each on CUDA. Twin: ``trainer/split_adamw.py``."""
+    """AdamW over bf16 parameters and the remainders of their fp32 weights; twin: ``trainer/split_adamw.py``. On CUDA one pass, launched for all of a group."""
     tape = _tape(Component.OPTIMIZER)
-    for parameter in parameters:
-        if on_cpu:
+    if on_cpu:
+        for parameter in parameters:
             _split_update(tape, parameter)
-            continue
+        return tape.operations
+    moved: list[Value] = []
+    for parameter in parameters:
         first, second = (Value(name, parameter.shape, ItemKind.FP32, Role.OPTIMIZER_STATE) for name in ("exp_avg", "exp_avg_sq"))
         remainder = Value("remainder", parameter.shape, ItemKind.BF16, Role.OPTIMIZER_STATE)
-        read = (parameter, remainder, parameter, first, second)
-        _emit(tape, "split_adamw", Kind.POINTWISE, (), (), traffic=(*read, parameter, remainder, first, second))
+        gradient = parameter
+        moved += [gradient, *(2 * (parameter, remainder, first, second))]
+    _emit(tape, "split_adamw", Kind.POINTWISE, (), (), launches=ZERO, traffic=moved)
+    return tape.operations
+
+
+def split_launches() -> list[Operation]:
+    """The kernels of split AdamW on CUDA: one for each weight-decay group."""
+    tape = _tape(Component.OPTIMIZER)
+    for _ in ("matrices", "vectors"):
+        _emit(tape, "split_adamw", Kind.POINTWISE, (), ())
     return tape.operations
 
 
@@ -101,13 +112,14 @@ def _split_update(tape: Tape, parameter: Value) -> None:
     tape.operations[-1].frees += [gradient, weight, denominator, high, remainder]
 
 
-def split_counters(*, on_cpu: bool) -> list[Operation]:
-    """The step counters of both weight-decay groups and, on CUDA, their rates."""
+def split_counters(*, on_cpu: bool, replayed: bool) -> list[Operation]:
+    """The step counters; on CUDA, of steps issued kernel by kernel, the rates of both weight-decay groups, and of ``replayed`` ones a copy of the addresses,
+    which others make only where a tensor has moved."""
     tape = _tape(Component.OPTIMIZER)
-    for _ in ("matrices", "vectors"):
-        _emit(tape, "_foreach_add_", Kind.POINTWISE, (), ())
-        if not on_cpu:
-            _emit(tape, "full", Kind.POINTWISE, (), ())
+    _emit(tape, "_foreach_add_", Kind.POINTWISE, (), ())
+    if not on_cpu:
+        for name in ("_to_copy",) if replayed else ("full", "full"):
+            _emit(tape, name, Kind.POINTWISE, (), ())
     return tape.operations
 
 

@@ -15,6 +15,7 @@ from simulator.program.optimizer import (
     loop_adamw,
     split_adamw,
     split_counters,
+    split_launches,
     total_norm,
 )
 from simulator.program.parts import OptimizerStretch, Segment, Stretch
@@ -50,8 +51,9 @@ def _parameter_updates(stretches: tuple[Stretch, ...], plan: Plan, auxiliary_los
         made.append(OptimizerStretch(_total_norm(plan.gradient_clipping is not None), 1, common))
     made += sums_of_all_ranks(auxiliary_losses, plan)
     if plan.precision == "bf16-split":
-        made.append(OptimizerStretch(_split_counters(on_cpu), 1, common))
-        return (*made, *(OptimizerStretch(_split_updates(stretch.segment, on_cpu), stretch.count, stretch.bindings) for stretch in stretches))
+        made.append(OptimizerStretch(_split_counters(on_cpu, plan.implementation.launch == "graph"), 1, common))
+        made += [OptimizerStretch(_split_updates(stretch.segment, on_cpu), stretch.count, stretch.bindings) for stretch in stretches]
+        return tuple(made) if on_cpu else (*made, OptimizerStretch(_split_launches(), 1, common))
     if plan.gradient_clipping is not None:
         made += [OptimizerStretch(_updates(stretch.segment)[1], stretch.count, stretch.bindings) for stretch in stretches]
     if plan.implementation.optimizer == "fused":
@@ -90,9 +92,14 @@ def _split_updates(segment: Segment, on_cpu: bool) -> tuple[Operation, ...]:
     return tuple(split_adamw(segment.parameters, on_cpu=on_cpu))
 
 
-@lru_cache(maxsize=2)
-def _split_counters(on_cpu: bool) -> tuple[Operation, ...]:
-    return tuple(split_counters(on_cpu=on_cpu))
+@lru_cache(maxsize=4)
+def _split_counters(on_cpu: bool, replayed: bool) -> tuple[Operation, ...]:
+    return tuple(split_counters(on_cpu=on_cpu, replayed=replayed))
+
+
+@lru_cache(maxsize=1)
+def _split_launches() -> tuple[Operation, ...]:
+    return tuple(split_launches())
 
 
 @lru_cache(maxsize=2)

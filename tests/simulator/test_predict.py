@@ -1,5 +1,6 @@
 """Properties of predictions: what adds up, what may not grow, what depends on what."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from fabrics.loading import FABRICS, load_spec
 from simulator.components import Component, Phase, Role
+from simulator.program.build import build_program
 from simulator.question import ask
 from simulator.records.step_report import StepReport
 from simulator.specs.device import PRICED_KINDS
@@ -128,6 +130,20 @@ def test_sharding_needs_less() -> None:
 def test_split_weights_keep_ten_bytes_in_the_optimizer() -> None:
     report = ask("moe-s1", "two-h200", "fast", gpus=1).answer()
     assert 10 * report.parameters < report.memory.optimizer_bytes < 10.001 * report.parameters
+
+
+@pytest.mark.parametrize(("launch", "others"), [("eager", {"_foreach_add_": 1, "full": 2}), ("graph", {"_foreach_add_": 1, "_to_copy": 1})])
+def test_split_weights_are_updated_by_one_launch_for_each_weight_decay_group(launch: str, others: dict[str, int]) -> None:
+    question = ask("moe-s1", "two-h200", "fast", gpus=1, settings={"plan": {"gradient_clipping": None, "implementation.launch": launch}})
+    launches: Counter[str] = Counter()
+    traffic = 0.0
+    for stretch in build_program(question.model, question.plan).optimizer:
+        for operation in stretch.operations:
+            launches[operation.name] += stretch.count * round(operation.launches.at(stretch.bindings))
+            traffic += stretch.count * sum(value.bytes.at(stretch.bindings) for value in operation.traffic)
+    assert launches == {"split_adamw": 2} | others
+    # Parameter, remainder and two fp32 moments are read and written, the gradient is read.
+    assert traffic == (2 * (2 + 2 + 4 + 4) + 2) * question.answer().parameters
 
 
 def test_work_spaces_of_matrix_products_are_temporaries_of_two_threads() -> None:
