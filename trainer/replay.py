@@ -47,7 +47,8 @@ class ReplayedStep:
     def __init__(self, step: Step, model: MoETransformer, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
         self.step, self.model, self.optimizer, self.plan = step, model, optimizer, plan
         self.ordinary_steps = 0
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Before a stream of updates beside it, which takes what it leaves idle.
+        self.stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         self.recording: _Recording | None = None
 
     def __call__(self, micro_batches: Iterator[MicroBatch]) -> StepLosses:

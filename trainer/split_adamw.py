@@ -6,7 +6,7 @@ it, it need not be known before, and is taken in the same pass.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +41,7 @@ class SplitAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scale: Tensor | None = None
         self._measures_norm = False
-        self._squares: Tensor | None = None
+        self._squares: list[Tensor] = []
         self._rows: list[list[Row]] = []
         self._table: list[Launch] = []
 
@@ -51,26 +51,34 @@ class SplitAdamW(torch.optim.Optimizer):
 
     def measured_norm(self) -> Tensor:
         """The norm that the last step took, fp32."""
-        squares, self._squares = self._squares, None
-        assert squares is not None
-        return squares.sum().sqrt()
+        squares, self._squares = self._squares, []
+        assert squares
+        return (squares[0] if len(squares) == 1 else torch.cat(squares)).sum().sqrt()
 
     def scale_gradients(self, scale: Tensor) -> None:
         """The next step multiplies all gradients by ``scale``, a number on the device."""
         self._scale = scale.float()
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        due = [(group, [parameter for parameter in group["params"] if parameter.grad is not None]) for group in self.param_groups]
-        due = [(group, parameters) for group, parameters in due if parameters]
-        updated = [parameter for _, parameters in due for parameter in parameters]
+        self.update({parameter for group in self.param_groups for parameter in group["params"] if parameter.grad is not None})
+        self.end_step()
+
+    @torch.no_grad()
+    def update(self, parameters: Collection[Tensor]) -> None:
+        """Part of a step: update these, which have gradients."""
+        due = [(group, [parameter for parameter in group["params"] if parameter in parameters]) for group in self.param_groups]
+        due = [(group, chosen) for group, chosen in due if chosen]
+        updated = [parameter for _, chosen in due for parameter in chosen]
         for parameter in updated:
             if not self.state[parameter]:
                 self.state[parameter] = _fresh(parameter)
         if updated:
             torch._foreach_add_([self.state[parameter]["step"] for parameter in updated], 1.0)
             (self._update_in_one_pass if updated[0].is_cuda else self._update)(due)
+
+    def end_step(self) -> None:
+        """What was asked of one step ends with it."""
         self._scale, self._measures_norm = None, False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -97,8 +105,8 @@ class SplitAdamW(torch.optim.Optimizer):
         squares: list[Any] = [None] * len(launches)
         if self._measures_norm:
             programs = [launch.programs for launch in launches]
-            self._squares = torch.empty(sum(programs), device=device)
-            squares = list(torch.split(self._squares, programs))
+            self._squares.append(torch.empty(sum(programs), device=device))
+            squares = list(torch.split(self._squares[-1], programs))
         for (group, _), launch, own in zip(due, launches, squares, strict=True):
             rate = group["lr"] if isinstance(group["lr"], Tensor) else torch.full((), group["lr"], device=device)
             log_betas = (math.log(group["betas"][0]), math.log(group["betas"][1]))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from simulator.components import Component, Phase
 from simulator.specs import Plan
+from trainer.beside import updates_beside
 from trainer.measure.scope import backward, phase, scope
 from trainer.model import MoETransformer
 from trainer.model.capacity import dropped_choices
@@ -59,7 +60,7 @@ def training_step(
         passed = _pipelined(parallel.pipeline, model, [next(micro_batches) for _ in range(plan.accumulation)])
     for index in range(plan.accumulation if parallel.pipeline is None else 0):
         parallel.before_micro_batch(last=index == plan.accumulation - 1)
-        passed.append(_forward_backward(model, *next(micro_batches), plan))
+        passed.append(_forward_backward(model, optimizer, *next(micro_batches), plan))
     with phase(Phase.OPTIMIZER, Component.GRADIENT_SYNC):
         parallel.finish_gradients()
     sums = _sums(passed)
@@ -73,7 +74,7 @@ def training_step(
     return StepLosses(means["language_model"], means.get("load_balancing"), means.get("router_z"), counts_LE, _dropped(passed, parallel), norm)
 
 
-def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tensor, plan: Plan) -> _Passed:
+def _forward_backward(model: MoETransformer, optimizer: torch.optim.Optimizer, inputs_BS: Tensor, labels_BS: Tensor, plan: Plan) -> _Passed:
     with phase(Phase.FORWARD, Component.INPUTS):
         tokens = _tokens(labels_BS, plan)
         losses = model(inputs_BS, labels_BS)
@@ -81,8 +82,21 @@ def _forward_backward(model: MoETransformer, inputs_BS: Tensor, labels_BS: Tenso
             total = losses.total * (tokens / plan.tokens_per_step)
     passed = _Passed(tokens, losses.language_model, losses.load_balancing, losses.router_z, losses.counts_LE)
     del losses
-    backward(total)
+    if isinstance(optimizer, SplitAdamW) and _updated_in_backward(plan):
+        with updates_beside(optimizer, torch.as_tensor(plan.tokens_per_step / tokens)):
+            backward(total)
+    else:
+        backward(total)
     return passed
+
+
+def _updated_in_backward(plan: Plan) -> bool:
+    """Whether split AdamW is captured beside the backward: one micro-batch of one rank, of which nothing asks for the norm before the update.
+
+    Only where a step is captured is the GPU never waiting for the host, so that there is something to gain.
+    """
+    alone = plan.ranks == plan.accumulation == 1 and plan.gradient_clipping is None
+    return alone and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _pipelined(pipeline: Pipeline, model: MoETransformer, batches: list[MicroBatch]) -> list[_Passed]:
@@ -133,6 +147,8 @@ def _update(model: MoETransformer, optimizer: torch.optim.Optimizer, sums: dict[
             sums.update(zip(sums, parallel.summed(torch.stack(list(sums.values()))), strict=True))
         tokens = sums.pop("tokens")
         with scope(Component.OPTIMIZER):
+            if _updated_in_backward(plan):
+                return tokens, optimizer.measured_norm()
             optimizer.scale_gradients(plan.tokens_per_step / tokens)
             optimizer.measure_norm()
             optimizer.step()
