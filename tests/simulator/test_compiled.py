@@ -165,11 +165,11 @@ def test_a_compiled_norm_reads_its_rows_once_and_writes_them_once() -> None:
     assert kernel.name == "fused _to_copy pow mean add rsqrt mul"
 
 
-def test_heads_turned_in_one_pass_are_read_once_and_written_once_and_no_one_keeps_the_product_that_they_come_from() -> None:
+def test_heads_turned_in_one_pass_are_read_once_and_written_once_and_their_product_goes() -> None:
     spec, plan = resolved({}, {}, rope="triton")
     stretch, passes = block_of(spec, plan)
-    # 256 tokens with 3 x 8 heads of width 16 in bf16; cosines and sines of 64 positions in fp32.
-    product, tables = 256 * 3 * 8 * 16 * 2, 2 * 64 * 8 * 4
+    # 256 tokens with 3 x 4 heads of width 32 in bf16; cosines and sines of 64 positions in fp32.
+    product, tables = 256 * 3 * 4 * 32 * 2, 2 * 64 * 16 * 4
     for half, name in ((passes.forward, "rope_parts"), (passes.backward, "rope_parts_backward")):
         (kernel,) = (operation for operation in half if operation.name == name)
         assert traffic_bytes(stretch, (kernel,)) == 2 * product + tables
