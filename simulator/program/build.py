@@ -18,7 +18,7 @@ from simulator.program.layers.attention import attention
 from simulator.program.layers.dense import dense
 from simulator.program.layers.ends import embedding, head
 from simulator.program.layers.moe import moe
-from simulator.program.lowerings.compiled import COMPILED_LOWERINGS
+from simulator.program.lowerings.compiled import compiled_lowerings
 from simulator.program.lowerings.fsdp import sharding_lowerings
 from simulator.program.lowerings.registry import lowerings
 from simulator.program.operations import Operation
@@ -225,7 +225,7 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
         count_over_ranks(graph)
     units = shard_block(graph, structure.sharding) if structure.sharding else []
     if structure.implementation.compile == "block":
-        join_projections(graph)
+        join_projections(graph, structure.implementation.rope)
     graph.resolve(structure.precision)
     if structure.implementation.compile == "block":
         compile_nodes(graph, graph.nodes, few_experts=not isinstance(feed_forward, MoeFeedForward) or feed_forward.top_k <= FEW_EXPERTS)
@@ -308,7 +308,7 @@ def _passes(graph: Graph, structure: _Structure, units: Sequence[Unit], early: d
     if structure.sharding is not None:
         table |= sharding_lowerings(structure.sharding)
     if structure.implementation.compile == "block":
-        table |= {"compiled": partial(lower_compiled, table | COMPILED_LOWERINGS)}
+        table |= {"compiled": partial(lower_compiled, table | compiled_lowerings(structure.implementation))}
     forward = Forward(turn)
     for node in graph.nodes:
         forward.lower(node, table)

@@ -16,7 +16,8 @@ class Implementation(Spec):
     """Which kernel does each operation; the trainer registers kernels and the simulator lowerings under these names.
 
     ``eager`` norms and SwiGLU are written in plain tensor operations and keep every intermediate; ``recompute`` keeps the
-    inputs alone and computes the rest again in backward, and so does ``triton``, in one pass on CUDA. ``router`` logits are in fp32: of
+    inputs alone and computes the rest again in backward, and so does ``triton``, in one pass on CUDA. ``rope``: ``triton`` turns queries and keys in one pass
+    on CUDA, and in compiled blocks takes values out of the product that they share with them in the same one. ``router`` logits are in fp32: of
     factors widened before (``fp32``) or as they are (``narrow``). ``experts``: one grouped GEMM for each of gate, up and down; ``packed`` has gate
     and up side by side in one matrix and one GEMM; ``loop`` is one GEMM an expert; ``batched`` is one batched GEMM of a capacity of rows an expert,
     which every MoE layer must have, and in evaluation and generation, where nothing is dropped, what ``grouped`` or, for what that cannot take, ``loop`` do.
@@ -29,6 +30,7 @@ class Implementation(Spec):
 
     attention: Literal["sdpa"] = "sdpa"
     norm: Literal["eager", "recompute"] = "recompute"
+    rope: Literal["eager", "triton"] = "eager"
     swiglu: Literal["eager", "recompute", "triton"] = "recompute"
     router: Literal["fp32", "narrow"] = "fp32"
     permutation: Literal["index_add", "gather"] = "index_add"

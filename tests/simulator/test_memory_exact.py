@@ -218,6 +218,14 @@ def test_categories_and_peak_are_equal_in_16_bits(name: str, precision: str) -> 
     assert_equal_categories(*resolved(model, plan | {"precision": precision}))
 
 
+@pytest.mark.usefixtures("rope_parts_on_cpu")
+@pytest.mark.parametrize("name", ["two micro-batches", "norm over each head", "norm over all heads", "attention recomputed", "all of each block recomputed"])
+def test_ledgers_are_equal_where_heads_are_turned_in_one_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.model.build._check_kernels_run_on", lambda device, plan: None)
+    model, plan = SHAPES[name]
+    assert_equal_ledgers(*resolved(model, plan | {"precision": "bf16-mixed", "implementation": {"rope": "triton"}}))
+
+
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[ModelSpec, Plan]:
     """Small models and plans over everything that a plan implements."""

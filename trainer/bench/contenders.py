@@ -53,7 +53,8 @@ def portable(plan: Plan, device: str) -> Plan:
     if device == "cuda":
         return plan
     swiglu = "recompute" if plan.implementation.swiglu == "triton" else plan.implementation.swiglu
-    return plan.model_copy(update={"implementation": plan.implementation.model_copy(update={"swiglu": swiglu, "launch": "eager"})})
+    there = {"rope": "eager", "swiglu": swiglu, "launch": "eager"}
+    return plan.model_copy(update={"implementation": plan.implementation.model_copy(update=there)})
 
 
 def plain(spec: ModelSpec, plan: Plan, device: str) -> Contender:

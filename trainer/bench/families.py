@@ -1,10 +1,12 @@
 """What can be benchmarked: for each operation its kernels, how to make inputs, the formula in float64, and its FLOPs.
 
-A kernel and its formula are functions of the same tensors. Inputs that want a gradient are floating; the others tell the layout.
+A kernel and its formula are functions of the same tensors and give one tensor or a tuple of them. Inputs that want a gradient are floating; the others
+tell the layout.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,11 @@ from trainer.kernels.cross_entropy import LINEAR_CROSS_ENTROPIES
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
 from trainer.kernels.permutation import PERMUTATIONS, Permutation
+from trainer.kernels.rope import PACKED_ROPES, PackedRope, tables
 from trainer.kernels.router_logits import ROUTER_LOGITS
 from trainer.kernels.swiglu import PACKED_SWIGLUS
 
-Function = Callable[..., Tensor]
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
 Draw = Callable[..., Tensor]
 """Normal numbers of a shape in the benchmark's type, on its device."""
 
@@ -82,12 +85,40 @@ def _check_choices(shape: BenchShape) -> None:
         raise ConfigurationError(f"shape.top_k ({shape.top_k}): must be at most shape.experts ({shape.experts}) for --kernel permutation")
 
 
-def _check_heads(shape: BenchShape) -> None:
+_angles = lru_cache(maxsize=1)(partial(tables, theta=10000.0))
+
+
+def _side_by_side(shape: BenchShape, draw: Draw) -> tuple[Tensor, ...]:
+    return (draw(shape.tokens // shape.sequence, shape.sequence, 3, shape.heads, shape.width // shape.heads),)
+
+
+def _of_packed(kernel: PackedRope) -> Function:
+    def function(x_BS3HC: Tensor) -> tuple[Tensor, ...]:
+        _, sequence, parts, heads, head_width = x_BS3HC.shape
+        return kernel(x_BS3HC.flatten(2).flatten(0, 1), *_angles(sequence, head_width, device=x_BS3HC.device), [heads] * parts)
+
+    return function
+
+
+def _rope(x_BS3HC: Tensor) -> tuple[Tensor, ...]:
+    cosine, sine = (table.double()[:, None] for table in _angles(x_BS3HC.shape[1], x_BS3HC.shape[4], device=x_BS3HC.device))
+    query, key, value = x_BS3HC.unbind(2)
+    halves = (part.chunk(2, -1) for part in (query, key))
+    return *(torch.cat([x * cosine - y * sine, y * cosine + x * sine], -1) for x, y in halves), value
+
+
+def _check_heads(kernel: str, shape: BenchShape) -> None:
     for field, parts in (("width", "heads"), ("tokens", "sequence")):
         if getattr(shape, field) % getattr(shape, parts):
             raise ConfigurationError(
-                f"shape.{field} ({getattr(shape, field)}): must be a multiple of shape.{parts} ({getattr(shape, parts)}) for --kernel attention"
+                f"shape.{field} ({getattr(shape, field)}): must be a multiple of shape.{parts} ({getattr(shape, parts)}) for --kernel {kernel}"
             )
+
+
+def _check_halves(shape: BenchShape) -> None:
+    _check_heads("rope", shape)
+    if shape.width // shape.heads % 2:
+        raise ConfigurationError(f"shape.width ({shape.width}): shape.heads ({shape.heads}) must have an even width for --kernel rope")
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -103,6 +134,7 @@ FAMILIES = {
         lambda shape, draw: (draw(shape.tokens, shape.width), draw(shape.width)),
         lambda x, w: x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * w,
     ),
+    "rope": Family({name: _of_packed(kernel) for name, kernel in PACKED_ROPES.items()}, _side_by_side, _rope, check=_check_halves),
     "swiglu": Family(dict(PACKED_SWIGLUS), lambda shape, draw: (draw(shape.rows, 2 * shape.expert_width), draw(shape.rows, 1)), _packed_swiglu),
     "experts": Family(
         {name: kernel for name, kernel in GROUPED_LINEARS.items() if name != "packed"},
@@ -123,7 +155,7 @@ FAMILIES = {
         lambda shape: 2.0 * shape.tokens * shape.width * shape.experts,
     ),
     "cross_entropy": Family(
-        {"eager": lambda x, w, y: F.cross_entropy((x @ w.t()).float(), y)} | LINEAR_CROSS_ENTROPIES,
+        {"eager": lambda x, w, y: F.cross_entropy((x @ w.t()).float(), y), **LINEAR_CROSS_ENTROPIES},
         lambda shape, draw: (draw(shape.tokens, shape.width), draw(shape.vocabulary, shape.width), _labels(shape, draw)),
         lambda x, w, y: F.cross_entropy(x @ w.t(), y),
         lambda shape: 2.0 * shape.tokens * shape.width * shape.vocabulary,
@@ -134,7 +166,7 @@ FAMILIES = {
         _causal,
         lambda shape: 2.0 * shape.tokens * shape.sequence * shape.width,
         backward_ratio=2.5,
-        check=_check_heads,
+        check=partial(_check_heads, "attention"),
     ),
 }
 """By the field of ``Plan.implementation`` that names the kernel."""

@@ -15,6 +15,7 @@ KINDS = (
     ("GEMM", r"nvjet|gemm|cublas|cutlass|triton_tem|splitK"),
     ("order", r"^_count$|^_place$|[Ss]ort|[Tt]op[kK]|scan|cumsum"),
     ("SwiGLU", r"^_forward$|^_backward$"),
+    ("rotary positions", r"^_rope$"),
     ("fused by torch.compile", r"^triton_"),
     ("copies and fills", r"[Mm]emcpy|[Mm]emset"),
 )

@@ -1,9 +1,10 @@
 """Benchmark kernels of one operation against each other: time forward and backward, roofline, error against float64."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,38 +100,56 @@ def measure_family(operation: str, family: Family, shape: BenchShape, *, dtype: 
 
     inputs = family.inputs(shape, draw)
     wide = [_leaf(given.double()) if given.is_floating_point() else given for given in inputs]
-    expected = family.reference(*wide)
-    grad = torch.randn(expected.shape, generator=generator, device=device, dtype=torch.float32)
-    gradients = torch.autograd.grad(expected, _floating(wide), grad.double())
-    return [_measure(operation, name, family, shape, inputs, (expected.detach(), gradients, grad), device, repeats) for name in family.kernels]
+    wants = _listed(family.reference(*wide))
+    pulls = [torch.randn(want.shape, generator=generator, device=device, dtype=torch.float32) for want in wants]
+    gradients = torch.autograd.grad(wants, _floating(wide), [pull.double() for pull in pulls])
+    expected = _Expected([want.detach() for want in wants], gradients, pulls)
+    return [_measure(operation, name, family, shape, inputs, expected, device, repeats) for name in family.kernels]
+
+
+class _Expected(NamedTuple):
+    """Results, and gradients of the inputs for these ``pulls`` at the results."""
+
+    results: list[Tensor]
+    gradients: tuple[Tensor, ...]
+    pulls: list[Tensor]
 
 
 def _measure(
-    operation: str, name: str, family: Family, shape: BenchShape, given: tuple[Tensor, ...], expected: tuple[Tensor, tuple[Tensor, ...], Tensor],
-    device: str, repeats: int,
+    operation: str, name: str, family: Family, shape: BenchShape, given: tuple[Tensor, ...], expected: _Expected, device: str, repeats: int
 ) -> Row:  # fmt: skip
-    kernel, (want, want_gradients, grad) = family.kernels[name], expected
+    kernel = family.kernels[name]
     inputs = [_leaf(tensor) if tensor.is_floating_point() else tensor for tensor in given]
     leaves = _floating(inputs)
     moved = sum(tensor.nbytes for tensor in inputs)
     flops = family.flops(shape)
     try:
-        out = kernel(*inputs)
-        if out.shape != want.shape:
-            raise ValueError(f"the result has the shape {list(out.shape)}, expected {list(want.shape)}")
-        grad = grad.to(out.dtype)
-        gradients = torch.autograd.grad(out, leaves, grad)
+        outs = _listed(kernel(*inputs))
+        shapes, wanted_shapes = ([list(result.shape) for result in results] for results in (outs, expected.results))
+        if shapes != wanted_shapes:
+            raise ValueError(f"the result has the shape {_told(shapes)}, expected {_told(wanted_shapes)}")
+        pulls = [pull.to(out.dtype) for pull, out in zip(expected.pulls, outs, strict=True)]
+        gradients = torch.autograd.grad(outs, leaves, pulls)
     except Exception as error:  # of the device, or of the user's kernel: the others still run
         return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, _first_line(error))
     with torch.no_grad():
         forward = timed(lambda: kernel(*inputs), device, repeats)
-    both = timed(lambda: torch.autograd.grad(kernel(*inputs), leaves, grad), device, repeats)
+    both = timed(lambda: torch.autograd.grad(_listed(kernel(*inputs)), leaves, pulls), device, repeats)
     backward = Timing([max(seconds - forward.median_s, 1e-9) for seconds in both.repeats_s], both.calls)
     grads_bytes = sum(leaf.nbytes for leaf in leaves)
+    moved += sum(out.nbytes for out in outs)
     return Row(
-        operation, name, shape, forward, backward, flops, flops * family.backward_ratio, moved + out.nbytes, moved + out.nbytes + grads_bytes,
-        _error(out, want), max(_error(got, wanted) for got, wanted in zip(gradients, want_gradients, strict=True)),
+        operation, name, shape, forward, backward, flops, flops * family.backward_ratio, moved, moved + grads_bytes,
+        _largest_error(outs, expected.results), _largest_error(gradients, expected.gradients),
     )  # fmt: skip
+
+
+def _listed(results: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    return [results] if isinstance(results, Tensor) else list(results)
+
+
+def _told(shapes: list[list[int]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _first_line(error: Exception) -> str:
@@ -145,5 +164,5 @@ def _floating(tensors: "list[Tensor] | tuple[Tensor, ...]") -> list[Tensor]:
     return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
-def _error(got: Tensor, want: Tensor) -> float:
-    return float((got.detach().double() - want).norm() / want.norm().clamp(min=1e-30))
+def _largest_error(gots: Sequence[Tensor], wants: Sequence[Tensor]) -> float:
+    return max(float((got.detach().double() - want).norm() / want.norm().clamp(min=1e-30)) for got, want in zip(gots, wants, strict=True))

@@ -57,9 +57,9 @@ def _measure() -> None:
         subject.step()
     steps_s = [seconds(subject) for _ in range(given.timed)]
     found = {
-        "model": given.model, "plan": given.plan, "settings": given.settings, "tokens_per_step": plan.tokens_per_step, "step_s": median(steps_s),
-        "steps_s": steps_s, "tokens_per_s": plan.tokens_per_step / median(steps_s), "versions": versions(given.device),
-        "environment": settings(), "placement": [place.model_dump() for place in gathered(world, place_of(world))],
+        "model": given.model, "plan": given.plan, "settings": given.settings, "implementation": plan.implementation.model_dump(),
+        "tokens_per_step": plan.tokens_per_step, "step_s": median(steps_s), "steps_s": steps_s, "tokens_per_s": plan.tokens_per_step / median(steps_s),
+        "versions": versions(given.device), "environment": settings(), "placement": [place.model_dump() for place in gathered(world, place_of(world))],
     }  # fmt: skip
     if given.device == "cuda":
         # Of all steps: a replay allocates nothing, its recording did.

@@ -1,6 +1,7 @@
 """Grouped-query causal attention with rotary positions.
 
-Shapes: B batch, S sequence, T = B S tokens, D width, H query heads, G key-value heads, C head width, P positions attended to.
+Shapes: B batch, S sequence, T = B S tokens, D width, Y columns of queries, keys and values side by side, H query heads, G key-value heads, C head width,
+P positions attended to.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from simulator.components import Component
 from simulator.specs import GroupedQueryAttention
-from trainer.kernels.rope import rope
+from trainer.kernels.rope import PACKED_ROPES, ROPES
 from trainer.measure.scope import scope
 from trainer.model.cache import KVCache
 from trainer.model.linear import Linear, RMSNorm
@@ -18,9 +19,10 @@ from trainer.model.linear import Linear, RMSNorm
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(C)) v with causal mask; the caller supplies cosines and sines of the positions."""
 
-    def __init__(self, spec: GroupedQueryAttention, width: int, norm_epsilon: float, norm_kernel: str) -> None:
+    def __init__(self, spec: GroupedQueryAttention, width: int, norm_epsilon: float, norm_kernel: str, rope_kernel: str) -> None:
         super().__init__()
         self.spec = spec
+        self.rope, self.packed_rope = ROPES[rope_kernel], PACKED_ROPES[rope_kernel]
         queries, keys = spec.heads * spec.head_width, spec.kv_heads * spec.head_width
         self.query = Linear(width, queries)
         self.key = Linear(width, keys)
@@ -55,7 +57,13 @@ class Attention(nn.Module):
         """Queries and keys, normalised and turned, and values: (B, S, H, C), (B, S, G, C), (B, S, G, C)."""
         heads = (batch, x_TD.shape[0] // batch, -1, self.spec.head_width)
         with scope(Component.QKV):
-            query, key, value = self._projected(x_TD)
+            if torch.compiler.is_compiling():
+                together_TY, widths = self._together(x_TD)
+                if self.spec.qk_norm == "none":
+                    return self.packed_rope(together_TY, *angles, [width // self.spec.head_width for width in widths])
+                query, key, value = torch.split(together_TY, widths, -1)
+            else:
+                query, key, value = self.query(x_TD), self.key(x_TD), self.value(x_TD)
             value = value.view(heads)
         if self.spec.qk_norm != "none":
             with scope(Component.QK_NORM):
@@ -64,18 +72,15 @@ class Attention(nn.Module):
                 rows = (-1, self.key_norm.weight.shape[0])
                 key = self.key_norm(key.reshape(rows))
         with scope(Component.ROPE):
-            query = rope(query.view(heads), *angles)
-            key = rope(key.view(heads), *angles)
+            query = self.rope(query.view(heads), *angles)
+            key = self.rope(key.view(heads), *angles)
         return query, key, value
 
-    def _projected(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if not torch.compiler.is_compiling():
-            return self.query(x_TD), self.key(x_TD), self.value(x_TD)
-        # Compiled code can afford to put the weights side by side, which are small, for one wide product.
+    def _together(self, x_TD: Tensor) -> tuple[Tensor, list[int]]:
+        """Queries, keys and values side by side, and their widths: compiled code can afford to join the weights, which are small, for one wide product."""
         layers = (self.query, self.key, self.value)
-        together = F.linear(x_TD, torch.cat([layer.weight for layer in layers]).to(x_TD.dtype))
-        query, key, value = torch.split(together, [layer.weight.shape[0] for layer in layers], -1)
-        return query, key, value
+        together_TY = F.linear(x_TD, torch.cat([layer.weight for layer in layers]).to(x_TD.dtype))
+        return together_TY, [layer.weight.shape[0] for layer in layers]
 
     def weights(self, x_TD: Tensor, batch: int, angles: tuple[Tensor, Tensor], mask_B1SS: Tensor | None = None) -> Tensor:
         """Attention probabilities (B, H, S, S), for looking at."""

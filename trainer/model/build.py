@@ -55,6 +55,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 def _check_kernels_run_on(device: str, plan: Plan) -> None:
     if plan.implementation.swiglu == "triton" and not device.startswith("cuda"):
         raise ConfigurationError(f"plan.implementation.swiglu triton needs a CUDA device (legal on {device}: eager, recompute)")
+    if plan.implementation.rope == "triton" and not device.startswith("cuda"):
+        raise ConfigurationError(f"plan.implementation.rope triton needs a CUDA device (legal on {device}: eager)")
     if plan.implementation.launch == "graph" and not device.startswith("cuda"):
         raise ConfigurationError(f"plan.implementation.launch graph needs a CUDA device (legal on {device}: eager)")
 

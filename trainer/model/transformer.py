@@ -46,7 +46,7 @@ class Block(nn.Module):
         super().__init__()
         implementation = plan.implementation
         self.attention_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
-        self.attention = Attention(group.mixer, model.width, model.norm_epsilon, implementation.norm)
+        self.attention = Attention(group.mixer, model.width, model.norm_epsilon, implementation.norm, implementation.rope)
         self.feed_forward_norm = RMSNorm(model.width, model.norm_epsilon, implementation.norm)
         self.feed_forward: MoE | FeedForward
         if isinstance(group.feed_forward, MoeFeedForward):

@@ -6,8 +6,10 @@ Twins: ``trainer/kernels/rope.py`` and ``trainer/model/attention.py`` under ``to
 from simulator.components import Kind
 from simulator.program.graph import ItemKind, Node, Value
 from simulator.program.lowerings.basic import activation, cast, linear, split
+from simulator.program.lowerings.rope import of_parts
 from simulator.program.sizes import ONE, Y
 from simulator.program.tape import Backward, Forward, Gradients, Lowering
+from simulator.specs import Implementation
 
 POINTWISE, REDUCE = Kind.POINTWISE, Kind.REDUCE
 
@@ -47,8 +49,8 @@ def lower_softmax(tape: Forward, node: Node) -> None:
 
 
 def lower_joined_linear(tape: Forward, node: Node) -> None:
-    """One product with the weights side by side, whose columns are the results; the gradients of the weights lie in one storage as well."""
-    (x, *weights), (together, *parts) = node.inputs, node.outputs
+    """One product with the weights side by side, whose gradients lie in one storage as well."""
+    (x, *weights), (together,) = node.inputs, node.outputs
     joined = activation(tape, "weights", (Y, weights[0].shape[1]), weights[0].item)
     tape.emit("cat", POINTWISE, weights, (joined,))
 
@@ -57,7 +59,11 @@ def lower_joined_linear(tape: Forward, node: Node) -> None:
 
     tape.record(weights, (joined,), (), rule)
     linear(tape, x, cast(tape, joined, x.item), together)
-    split(tape, together, parts)
+
+
+def lower_split(tape: Forward, node: Node) -> None:
+    """Columns of a product as views of it."""
+    split(tape, node.inputs[0], node.outputs)
 
 
 def lower_rows_of_heads(tape: Forward, node: Node) -> None:
@@ -67,9 +73,13 @@ def lower_rows_of_heads(tape: Forward, node: Node) -> None:
     tape.record((x,), (out,), (), lambda back, gradients: (gradients[0].viewed(x.shape),))
 
 
-COMPILED_LOWERINGS: dict[str, Lowering] = {
-    "rows_of_heads": lower_rows_of_heads,
-    "rope": lower_rope,
-    "softmax": lower_softmax,
-    "joined_linear": lower_joined_linear,
-}
+def compiled_lowerings(implementation: Implementation) -> dict[str, Lowering]:
+    """What stands in place of a lowering of eager code, and what compiled blocks alone have."""
+    plain: dict[str, Lowering] = {"rope": lower_rope, "packed_rope": of_parts(lower_rope)}
+    return {
+        **(plain if implementation.rope == "eager" else {}),
+        "rows_of_heads": lower_rows_of_heads,
+        "softmax": lower_softmax,
+        "joined_linear": lower_joined_linear,
+        "split": lower_split,
+    }

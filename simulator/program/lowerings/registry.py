@@ -1,12 +1,13 @@
 """Which lowering stands for which step of a layer under which implementation."""
 
-from simulator.program.lowerings.attention import lower_attention, lower_rope
+from simulator.program.lowerings.attention import lower_attention
 from simulator.program.lowerings.basic import lower_add, lower_linear
 from simulator.program.lowerings.experts import EXPERT_LOWERINGS, lower_combine, lower_mask, lower_order, lower_order_with_capacity, lower_permute
 from simulator.program.lowerings.gathering import gather_lowerings
 from simulator.program.lowerings.linear_cross_entropy import linear_cross_entropies
 from simulator.program.lowerings.loss import lower_cross_entropy, lower_embedding, lower_total_loss
 from simulator.program.lowerings.norm import NORM_LOWERINGS
+from simulator.program.lowerings.rope import PACKED_ROPE_LOWERINGS, ROPE_LOWERINGS
 from simulator.program.lowerings.router import (
     ROUTER_LOWERINGS,
     lower_biased_topk,
@@ -35,7 +36,8 @@ def lowerings(implementation: Implementation, *, on_cpu: bool = False) -> dict[s
         "embedding": lower_embedding,
         "norm": NORM_LOWERINGS[implementation.norm],
         "linear": lower_linear,
-        "rope": lower_rope,
+        "rope": ROPE_LOWERINGS[implementation.rope],
+        "packed_rope": PACKED_ROPE_LOWERINGS[implementation.rope],
         "attention": lower_attention,
         "add": lower_add,
         "router_logits": ROUTER_LOWERINGS[implementation.router],

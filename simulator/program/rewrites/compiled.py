@@ -38,23 +38,37 @@ class CompiledNode(Node):
     """A token has few enough for sums over them to be written out."""
 
 
-def join_projections(graph: Graph) -> None:
-    """Rewrite a block in place: queries, keys and values are the columns of one product."""
-    nodes = [node for node in graph.nodes if node.operation == "linear" and node.component is Component.QKV]
-    first = nodes[0]
-    parts = tuple(node.outputs[0] for node in nodes)
+def join_projections(graph: Graph, rope: str) -> None:
+    """Rewrite a block in place: queries, keys and values are the columns of one product, which are taken apart as they are turned, or before their norms."""
+    linears = [node for node in graph.nodes if node.operation == "linear" and node.component is Component.QKV]
+    turns = [node for node in graph.nodes if node.operation == "rope"]
+    parts = tuple(node.outputs[0] for node in linears)
     together = Value("query_key_value", (T, Y), parts[0].item, component=Component.QKV)
-    for part in parts:
-        part.base, part.apart = together, True
-    inputs = (first.inputs[0], *(node.inputs[1] for node in nodes))
-    joined = replace(first, operation="joined_linear", inputs=inputs, outputs=(together, *parts), holds=inputs)
-    graph.nodes[:] = [joined if node is first else node for node in graph.nodes if node is first or node not in nodes]
+    inputs = (linears[0].inputs[0], *(node.inputs[1] for node in linears))
+    joined = Node("joined_linear", Component.QKV, inputs, (together,), inputs)
+    if any(node.component is Component.QK_NORM for node in graph.nodes):
+        _view(together, parts)
+        instead = {linears[0]: [joined, Node("split", Component.QKV, (together,), parts)]}
+    else:
+        value = parts[-1]
+        if rope == "eager":
+            _view(together, (value,))
+        given = (together, *turns[0].inputs[1:])
+        packed = Node("packed_rope", Component.ROPE, given, (*(node.outputs[0] for node in turns), value), given)
+        instead = {linears[0]: [joined], turns[0]: [packed], turns[1]: []}
+    instead |= {node: [] for node in linears[1:]}
+    graph.nodes[:] = [new for node in graph.nodes for new in instead.get(node, [node])]
     for node in [node for node in graph.nodes if node.component is Component.QK_NORM and node.inputs[0].shape[0] != T]:
         # Rows of one head each are no view of columns of the product.
         copy = Value(node.inputs[0].name, node.inputs[0].shape, node.inputs[0].item, component=Component.QK_NORM)
         position = next(index for index, other in enumerate(graph.nodes) if other is node)
         rows = Node("rows_of_heads", Component.QK_NORM, (node.inputs[0],), (copy,))
         graph.nodes[position : position + 1] = [rows, replace(node, inputs=(copy, *node.inputs[1:]), holds=())]
+
+
+def _view(whole: Value, parts: Iterable[Value]) -> None:
+    for part in parts:
+        part.base, part.apart = whole, True
 
 
 def compile_nodes(graph: Graph, nodes: Sequence[Node], *, few_experts: bool = True) -> None:

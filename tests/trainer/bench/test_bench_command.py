@@ -30,7 +30,7 @@ def test_every_kernel_that_runs_is_close_to_float64(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     ran = [row for row in rows if row["forward"]]
-    assert {row["operation"] for row in ran} == {"norm", "swiglu", "experts", "permutation", "router", "cross_entropy", "attention", "optimizer"}
+    assert {row["operation"] for row in ran} == {"norm", "rope", "swiglu", "experts", "permutation", "router", "cross_entropy", "attention", "optimizer"}
     # An optimizer's error is relative to what it moves the weights by, which fp32 rounds.
     assert all(row["forward_error"] < (1e-3 if row["operation"] == "optimizer" else 1e-5) for row in ran)
     assert max(row["gradient_error"] for row in ran if row["backward"]) < 1e-5
@@ -130,6 +130,7 @@ def test_the_text_of_the_losses_has_the_entropy_that_is_told():
         (("--repeats", "2"), "legal: 5 or more"),
         (("--set", "shape.token=4"), "tokens"),
         (("--suite", "training"), "CUDA"),
+        (("--kernel", "rope", "--set", "shape.width=24"), "even width"),
         (("--suite", "device", "--kernel", "norm"), "--kernel"),
         (("--suite", "losses", "--set", "shape.seeds=1"), "seeds"),
         (("--suite", "losses", "--repeats", "9"), "--repeats"),

@@ -14,8 +14,9 @@ from simulator.program.graph import Graph, ItemKind, Value
 from simulator.program.lowerings.experts import EXPERT_LOWERINGS
 from simulator.program.lowerings.norm import NORM_LOWERINGS
 from simulator.program.lowerings.registry import lowerings
+from simulator.program.lowerings.rope import PACKED_ROPE_LOWERINGS, ROPE_LOWERINGS
 from simulator.program.lowerings.swiglu import PACKED_SWIGLU_LOWERINGS, SWIGLU_LOWERINGS
-from simulator.program.sizes import ONE, B, C, D, E, G, H, J, K, S, T, V
+from simulator.program.sizes import ONE, B, C, D, E, G, H, J, K, S, T, V, Y
 from simulator.program.sizes import F as HIDDEN
 from simulator.program.tape import Forward
 from simulator.specs import Implementation
@@ -24,13 +25,13 @@ from trainer.kernels.cross_entropy import linear_cross_entropy
 from trainer.kernels.grouped_linear import GROUPED_LINEARS
 from trainer.kernels.norm import NORMS
 from trainer.kernels.permutation import PERMUTATIONS, Order, combine, permute
-from trainer.kernels.rope import rope
+from trainer.kernels.rope import PACKED_ROPES, ROPES
 from trainer.kernels.router_logits import ROUTER_LOGITS
 from trainer.kernels.swiglu import PACKED_SWIGLUS, SWIGLUS
 from trainer.model.linear import Linear
 from trainer.model.router import load_balancing_loss, normalised, router_z_loss
 
-NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "E": 4, "K": 2, "F": 24, "V": 32, "R": 10, "X": 1}
+NUMBERS = {"B": 2, "S": 5, "T": 10, "D": 16, "H": 4, "G": 2, "C": 8, "J": 4, "Y": 64, "E": 4, "K": 2, "F": 24, "V": 32, "R": 10, "X": 1}
 ROWS = T * K
 COMPUTE, MASTER, FP32, INT32, INT64, BOOL = (ItemKind[name] for name in ("COMPUTE", "MASTER", "FP32", "INT32", "INT64", "BOOL"))
 DTYPES = {ItemKind.FP32: torch.float32, ItemKind.BF16: torch.bfloat16, ItemKind.INT32: torch.int32, ItemKind.INT64: torch.int64}
@@ -88,6 +89,19 @@ def packed_swiglu(name: str) -> Kernel:
     return Kernel("packed_swiglu", inputs, (((ROWS, HIDDEN), COMPUTE),), PACKED_SWIGLUS[name], Implementation(swiglu=name))
 
 
+TABLES = (((S, J), FP32), ((S, J), FP32))
+
+
+def rope(name: str) -> Kernel:
+    heads = ((B, S, H, C), COMPUTE)
+    return Kernel("rope", (heads, *TABLES), (heads,), ROPES[name], Implementation(rope=name))
+
+
+def packed_rope(name: str) -> Kernel:
+    outputs = tuple(((B, S, heads, C), COMPUTE) for heads in (H, G, G))
+    return Kernel("packed_rope", (((T, Y), COMPUTE), *TABLES), outputs, lambda x, *tables: PACKED_ROPES[name](x, *tables, [4, 2, 2]), Implementation(rope=name))
+
+
 def experts(name: str) -> Kernel:
     def function(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         return GROUPED_LINEARS[name](x, weight.to(x.dtype), ends)
@@ -107,7 +121,8 @@ KERNELS = {
     **{f"{name} SwiGLU of gate and up side by side": packed_swiglu(name) for name in PACKED_SWIGLUS},
     **{f"{name} experts": experts(name) for name in GROUPED_LINEARS},
     "linear": Kernel("linear", (((T, D), COMPUTE), ((HIDDEN, D), MASTER)), (((T, HIDDEN), COMPUTE),), linear),
-    "rotary positions": Kernel("rope", (((B, S, H, C), COMPUTE), ((S, J), FP32), ((S, J), FP32)), (((B, S, H, C), COMPUTE),), rope),
+    **{f"{name} rotary positions": rope(name) for name in ROPES},
+    **{f"{name} rotary positions of queries, keys and values side by side": packed_rope(name) for name in PACKED_ROPES},
     "attention": Kernel("attention", (((B, S, H, C), COMPUTE), ((B, S, G, C), COMPUTE), ((B, S, G, C), COMPUTE)), (((B, S, H, C), COMPUTE),), attention),
     "residual addition": Kernel("add", (((T, D), COMPUTE), ((T, D), COMPUTE)), (((T, D), COMPUTE),), torch.add),
     "embedding": Kernel("embedding", (((T,), INT64), ((V, D), MASTER)), (((T, D), COMPUTE),), F.embedding),
@@ -185,7 +200,7 @@ def compared_bytes(name: str, precision: str, device: str) -> tuple[list[int], l
     expected, values = declared_bytes(KERNELS[name], precision, on_cpu=device == "cpu")
     generator = torch.Generator().manual_seed(0)
     tensors = [tensor_for(value, generator) for value in values]
-    if name == "rotary positions":
+    if "rotary positions" in name:
         tensors[1:] = [table.detach() for table in tensors[1:]]
     tensors = [tensor.detach().to(device).requires_grad_(tensor.requires_grad) for tensor in tensors]
     return kept_bytes(KERNELS[name].function, tensors), expected
@@ -194,6 +209,7 @@ def compared_bytes(name: str, precision: str, device: str) -> tuple[list[int], l
 PRECISIONS = ["fp32", "bf16-mixed", "bf16"]
 
 
+@pytest.mark.usefixtures("rope_parts_on_cpu")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.implementation.swiglu != "triton"])
 def test_kernel_keeps_what_its_lowering_declares(name: str, precision: str) -> None:
@@ -220,6 +236,8 @@ def test_kernel_keeps_the_same_on_a_gpu(name: str, precision: str) -> None:
 
 def test_kernels_and_lowerings_go_by_the_same_names() -> None:
     assert set(NORMS) == set(NORM_LOWERINGS)
+    assert set(ROPES) == set(ROPE_LOWERINGS)
+    assert set(PACKED_ROPES) == set(PACKED_ROPE_LOWERINGS)
     assert set(SWIGLUS) == set(SWIGLU_LOWERINGS)
     assert set(PACKED_SWIGLUS) == set(PACKED_SWIGLU_LOWERINGS)
     assert set(GROUPED_LINEARS) == set(EXPERT_LOWERINGS)
