@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from simulator.specs import Plan
+from trainer.host_memory import keep_freed_memory
 from trainer.model import MoETransformer
 from trainer.parallel.parallelize import Parallel
 from trainer.step import MicroBatch, StepLosses, training_step
@@ -22,7 +23,9 @@ Step = Callable[[Iterator[MicroBatch]], StepLosses]
 
 
 def build_step(model: MoETransformer, optimizer: torch.optim.Optimizer, plan: Plan, parallel: Parallel) -> Step:
-    """``training_step`` of this job, launched as the plan says."""
+    """``training_step`` of this job, launched as the plan says. On a CPU the process keeps the memory that a step frees."""
+    if next(model.parameters()).device.type == "cpu":
+        keep_freed_memory()
     step = partial(training_step, model, optimizer, plan=plan, parallel=parallel)
     return ReplayedStep(step, model, optimizer, plan) if plan.implementation.launch == "graph" else step
 

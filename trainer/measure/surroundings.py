@@ -10,8 +10,11 @@ import torch
 from simulator.records.step_report import RankPlace
 from trainer.parallel.world import World
 
-PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_")
-NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "MALLOC_")
+NAMES = (
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
+    "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE",
+)  # fmt: skip
 """Variables that change how ranks talk, how kernels are launched or how memory is cut."""
 
 
