@@ -145,21 +145,27 @@ def _logits_gradient(tape: Forward, given: Value, labels: Value, share: Value, l
     if given.item != FP32:
         wide = activation(tape, "wide", given.shape, FP32)
         tape.emit("_to_copy", POINTWISE, (given,), (wide,))
-    ones, factors = (activation(tape, name, (T, ONE), FP32) for name in ("ones", "factors"))
-    tape.emit("_log_softmax", REDUCE, (wide,), (wide,))
+    top, total, logarithm, factors = (activation(tape, name, (T, ONE), FP32) for name in ("top", "total", "logarithm", "factors"))
+    tape.emit("amax", REDUCE, (wide,), (top,))
+    tape.emit("sub_", POINTWISE, (wide, top), (wide,))
     tape.emit("gather", Kind.GATHER, (wide, place), (losses,), traffic=(place, place))
     tape.emit("neg_", POINTWISE, (losses,), (losses,))
     tape.emit("exp_", POINTWISE, (wide,), (wide,))
-    tape.emit("full_like", POINTWISE, (), (ones,))
-    tape.emit("scatter_add_", Kind.SCATTER, (wide, place, ones), (wide,), traffic=(place, place))
-    tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
+    tape.emit("sum", REDUCE, (wide,), (total,))
+    tape.emit("log", POINTWISE, (total,), (logarithm,))
+    tape.emit("add_", POINTWISE, (losses, logarithm), (losses,))
     tape.emit("mul", POINTWISE, (counted, share), (factors,))
-    last = tape.emit("mul_", POINTWISE, (wide, factors), (wide,))
+    tape.emit("reciprocal_", POINTWISE, (total,), (total,))
+    tape.emit("mul_", POINTWISE, (total, factors), (total,))
+    tape.emit("mul_", POINTWISE, (wide, total), (wide,))
+    tape.emit("neg_", POINTWISE, (factors,), (factors,))
+    tape.emit("scatter_add_", Kind.SCATTER, (wide, place, factors), (wide,), traffic=(place, place))
+    last = tape.emit("mul_", POINTWISE, (losses, counted), (losses,))
     gradient = wide
     if wide is not given:
         gradient = activation(tape, "logits.grad", given.shape, given.item)
         last = tape.emit("_to_copy", POINTWISE, (wide,), (gradient,))
-    last.holds += (counted, place, given)
+    last.holds += (counted, place, total, factors, given)
     return gradient
 
 
