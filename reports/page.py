@@ -73,14 +73,14 @@ def render(page: Page) -> str:
     return environment.get_template("page.html.j2").render(page=page)
 
 
-def write(page: Page, folder: Path) -> list[Path]:
-    """Write ``<name>.html`` and one PNG a figure into ``folder``, each whole or not at all; return their paths, the page first."""
+def write(page: Page, html: str, folder: Path) -> list[Path]:
+    """Write ``html``, what ``render`` made of ``page``, and one PNG a figure into ``folder``, each whole or not at all; return their paths, the page first."""
     pictures = [folder / f"{picture.name}.png" for picture in page.pictures]
     for path, picture in zip(pictures, page.pictures, strict=True):
         write_atomically(path, picture.png)
-    html = folder / f"{page.name}.html"
-    write_atomically(html, render(page))
-    return [html, *pictures]
+    whole = folder / f"{page.name}.html"
+    write_atomically(whole, html)
+    return [whole, *pictures]
 
 
 def document(page: Page, files: Sequence[Path]) -> dict[str, Any]:

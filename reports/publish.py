@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from configuration.command import emit
 from configuration.errors import ConfigurationError
-from reports.page import Page, document, write
+from reports.page import Page, document, render, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def publish(page: Page, output: Path | None, *, as_json: bool) -> None:
     """Write ``page`` into ``output`` (default ``reports-out/<name>``). Raises ConfigurationError when that is no folder that can be written."""
     folder = output or Path("reports-out") / page.name
+    html = render(page)
     try:
-        files = write(page, folder)
+        files = write(page, html, folder)
     except OSError as error:
         raise ConfigurationError(f"--output {folder}: not writable: {error.strerror}") from None
 

@@ -69,7 +69,7 @@ for part in "${parts[@]}"; do
         bench 300 device --suite device --probes "$out/device.jsonl" "${repeats[@]}" ;;
     tests) # 2 min
         run 240 tests python -m pytest -q -m gpu tests/trainer ;;
-    two-gpus) # 5 min: one and two GPUs over each transport
+    two-gpus) # 6 min: one and two GPUs over each transport
         if [ "$device" = cpu ]; then
             run 400 two-gpus bash "$here/two-gpus/run.sh" "$out/two-gpus" cpu "$here/small-moe.yaml" mixed-precision
         elif [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 _KINDS = tuple(Kind)
 _ITEMS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 
-EXPONENTIATING = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data", "logsumexp", "exp", "silu", "silu_backward"))
+EXPONENTIATING = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data", "logsumexp", "exp", "exp_", "silu", "silu_backward"))
 """Kernels that raise e to every element of what they read first."""
 
 

@@ -32,13 +32,13 @@ def quick_commands() -> list[str]:
 
 def test_both_set_up_commands_stand_in_the_readme() -> None:
     assert "pip install -e . && python -m simulator predict --model tiny-moe --fabric spine-leaf" in README
-    assert 'pip install -e ".[dev]" && python -m pytest' in README
+    assert 'pip install -e ".[dev]" && python -m pytest -n 2' in README
 
 
 def test_ci_installs_and_tests_as_the_readme_says() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert '-e ".[dev]"' in script
-    assert "python -m pytest" in script
+    assert "\npython -m pytest -n 2\n" in script
 
 
 @pytest.mark.parametrize("command", quick_commands())

@@ -11,8 +11,9 @@ from fabrics.lab.experiment import measure
 from fabrics.lab.namespaces import Lab
 from fabrics.loading import load_fabric
 
+SPACE = f"lab{os.getpid()}-probe"
 PROBE = (
-    "ip netns add labprobe && ip -n labprobe link add va type veth peer name vb && tc -n labprobe qdisc add dev va root tbf rate 1mbit burst 2000 latency 50ms"
+    f"ip netns add {SPACE} && ip -n {SPACE} link add va type veth peer name vb && tc -n {SPACE} qdisc add dev va root tbf rate 1mbit burst 2000 latency 50ms"
 )
 TWO_LEAVES = {"leaves": 2, "hosts_per_leaf": 2, "spines": 2, "oversubscription": 2}
 
@@ -20,7 +21,7 @@ TWO_LEAVES = {"leaves": 2, "hosts_per_leaf": 2, "spines": 2, "oversubscription":
 def _works() -> bool:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return False
-    done = subprocess.run(f"({PROBE}); end=$?; ip netns del labprobe; exit $end", shell=True, capture_output=True, check=False)
+    done = subprocess.run(f"({PROBE}); end=$?; ip netns del {SPACE}; exit $end", shell=True, capture_output=True, check=False)
     return done.returncode == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from reports.page import write
+from reports.page import render, write
 from reports.step.build import build
 
 pytestmark = pytest.mark.browser
@@ -16,7 +16,8 @@ WIDTH = 1200
 
 @pytest.fixture(scope="module")
 def page(predicted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(build(predicted, None), tmp_path_factory.mktemp("page"))[0]
+    page = build(predicted, None)
+    return write(page, render(page), tmp_path_factory.mktemp("page"))[0]
 
 
 def _browse(chromium: str, profile: Path, target: Path, *flags: str) -> str:

@@ -11,7 +11,7 @@ from fabrics.explain.page import write_page
 from fabrics.explain.walk import walk_over
 from fabrics.loading import load_fabric
 from reports.fabric.build import build
-from reports.page import write
+from reports.page import render, write
 
 pytestmark = pytest.mark.browser
 WIDTH = 1200
@@ -51,7 +51,7 @@ def test_the_explanation_of_a_fabric(chromium: str, tmp_path: Path) -> None:
 
 def test_what_a_fabric_does_to_training(chromium: str, tmp_path: Path) -> None:
     page = build(["tiny-moe"], "spine-leaf", {})
-    (html, *_) = write(page, tmp_path)
+    (html, *_) = write(page, render(page), tmp_path)
     dom = document(chromium, html, tmp_path / "profile")
     check(dom)
     assert dom.count("<svg") == len(page.pictures)

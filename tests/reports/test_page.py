@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from reports.drawing import picture
 from reports.page import Page, Section, Table, render, write
+from reports.publish import publish
 
 
 def _draw(figure: Figure) -> None:
@@ -71,10 +72,18 @@ def test_text_from_outside_is_escaped() -> None:
 
 
 def test_figures_are_written_beside_the_page_under_their_names(tmp_path: Path) -> None:
-    files = write(_page(), tmp_path / "deep" / "folder")
+    page = _page()
+    files = write(page, render(page), tmp_path / "deep" / "folder")
     assert [path.name for path in files] == ["sample.html", "line.png", "other.png"]
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in files[1:])
     assert len(list((tmp_path / "deep" / "folder").iterdir())) == 3
+
+
+def test_an_error_of_rendering_is_not_told_as_one_of_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.page.TEMPLATES", tmp_path / "gone")
+    with pytest.raises(OSError, match=r"page\.html\.j2"):
+        publish(_page(), tmp_path / "out", as_json=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_equal_drawings_give_equal_bytes() -> None:

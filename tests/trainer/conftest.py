@@ -1,16 +1,43 @@
 import random
+import sys
+from typing import NamedTuple
 
 import pytest
 import torch
+
+from configuration.command import run
+from trainer.cli import app
 
 
 @pytest.fixture(autouse=True)
 def _own_cache_and_one_thread(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Threads of commands that these tests start wait without spinning: the cores are shared.
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)
+
+
+class Answer(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch, capsys):
+    """Runs ``python -m trainer ARGUMENTS`` with ``tmp_path`` as working directory, in this process: importing torch takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_trainer(*arguments):
+        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            run(app, "trainer")
+        return Answer(left.value.code, *capsys.readouterr())
+
+    return run_trainer
 
 
 @pytest.fixture(scope="session")

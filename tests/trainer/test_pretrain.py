@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from configuration.command import run
 from trainer.checkpoints import checkpoints_in, find_checkpoint
-from trainer.cli import app
 from trainer.cli_pretrain import _resumed
 from trainer.loop.run import train
 from trainer.loop.run_folder import read_experiment
@@ -23,18 +22,8 @@ PRETRAIN = [sys.executable, "-m", "trainer", "pretrain"]
 
 
 @pytest.fixture
-def pretrain(tmp_path, monkeypatch, capsys):
-    """Runs ``python -m trainer pretrain ARGUMENTS`` in ``tmp_path``, in this process: importing torch takes seconds. Gives exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_pretrain(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trainer", "pretrain", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            run(app, "trainer")
-        return left.value.code, *capsys.readouterr()
-
-    return run_pretrain
+def pretrain(trainer):
+    return partial(trainer, "pretrain")
 
 
 @pytest.fixture

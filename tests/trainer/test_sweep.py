@@ -28,7 +28,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def sweep(corpus: Path, *words: str) -> subprocess.CompletedProcess[str]:
     source = ("--data", "text-files", "--set", f"data.sources=[{{kind: text-files, paths: ['{corpus}'], document: paragraph}}]")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(corpus.parent / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(corpus.parent / "cache")}
     command = [sys.executable, "-m", "trainer", "sweep", "--threads", "1", *source, *GRID, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=corpus.parent, env=environment)
 

@@ -47,7 +47,7 @@ def command(*words: str) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    return os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
 
 
 def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

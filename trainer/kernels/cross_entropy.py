@@ -48,13 +48,14 @@ def _plain(logits_TV: Tensor, labels_T: Tensor, share: Tensor) -> tuple[Tensor, 
     counted_T = labels_T != IGNORED
     place_T1 = labels_T.clamp(min=0)[:, None]
     wide_TV = at_least_fp32(logits_TV)
-    loss_T1 = wide_TV.amax(-1, keepdim=True).sub_(wide_TV.gather(1, place_T1))
-    # A row is read before it is written: the kernel takes what it reads as its output too.
-    torch.softmax(wide_TV, -1, out=wide_TV)
-    # The largest probability is one over the softmax's sum, whose log is missing yet: no second pass of exponentials.
-    loss_T1.sub_(wide_TV.amax(-1, keepdim=True).log_())
-    wide_TV.scatter_add_(1, place_T1, torch.full_like(loss_T1, -1.0))
-    return loss_T1.squeeze(1).mul_(counted_T), wide_TV.mul_((counted_T * share)[:, None]).to(logits_TV.dtype)
+    # A softmax that is its own output is nothing that PyTorch promises; these steps are.
+    wide_TV.sub_(wide_TV.amax(-1, keepdim=True))
+    loss_T1 = wide_TV.gather(1, place_T1).neg_()
+    total_T1 = wide_TV.exp_().sum(-1, keepdim=True)
+    loss_T1.add_(total_T1.log())
+    share_T1 = (counted_T * share)[:, None]
+    wide_TV.mul_(total_T1.reciprocal_().mul_(share_T1)).scatter_add_(1, place_T1, share_T1.neg_())
+    return loss_T1.squeeze(1).mul_(counted_T), wide_TV.to(logits_TV.dtype)
 
 
 def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, labels_T: Tensor) -> Tensor:

@@ -323,7 +323,7 @@ def group_name(parallel: Parallel, call: Call) -> str:
     """The name that the prediction has for the ranks of a call; ``all`` for a call that names no group.
 
     Cuts of the same ranks may be one group. Then it is the one that the component is known to talk in: tensor ranks where activations travel, else those
-    that share parameters.
+    that share parameters. Raises LookupError for a group that the plan does not cut.
     """
     world = parallel.world
     if call.group is None:
@@ -345,5 +345,8 @@ def group_name(parallel: Parallel, call: Call) -> str:
         Component.GRADIENT_SYNC: sharing,
         Component.PARAMETER_GATHER: sharing,
     }
-    groups = by_component.get(call.component, tensor) | sharing | tensor
-    return next((name for name, group in groups.items() if group is call.group), "all")
+    groups = by_component.get(call.component, tensor) | sharing | tensor | {"all": dist.group.WORLD}
+    name = next((name for name, group in groups.items() if group is call.group), None)
+    if name is None:
+        raise LookupError(f"{call.collective} of {call.component} over ranks {call.ranks}: the plan cuts no such group")
+    return name

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,15 @@ README = Path(__file__).parents[3] / "trainer" / "bench" / "README.md"
 SMALL_MODEL = Path(__file__).parents[3] / "calibration" / "measurements" / "small-moe.yaml"
 
 
-def bench(*options):
-    return subprocess.run([sys.executable, "-m", "trainer", "bench", "--device", "cpu", *options], capture_output=True, text=True)
+@pytest.fixture
+def bench(trainer):
+    return partial(trainer, "bench", "--device", "cpu")
 
 
 def test_every_kernel_that_runs_is_close_to_float64(tmp_path):
     figure = tmp_path / "roofline.png"
-    done = bench(*SMALL, "--repeats", "5", "--json", "--figure", str(figure))
+    command = [sys.executable, "-m", "trainer", "bench", "--device", "cpu", *SMALL, "--repeats", "5", "--json", "--figure", str(figure)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     ran = [row for row in rows if row["forward"]]
@@ -38,22 +41,22 @@ def test_every_kernel_that_runs_is_close_to_float64(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_file_that_the_readme_shows_adds_a_kernel(tmp_path):
+def test_the_file_that_the_readme_shows_adds_a_kernel(bench, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(README.read_text().partition("```python\n")[2].partition("```")[0])
     done = bench(*SMALL, "--kernel", "swiglu", "--file", str(file), "--json")
-    assert done.returncode == 0, done.stderr
-    rows = {row["kernel"]: row for row in json.loads(done.stdout)["rows"]}
+    assert done.code == 0, done.err
+    rows = {row["kernel"]: row for row in json.loads(done.out)["rows"]}
     assert set(rows) == {"eager", "recompute", "triton", "mine"}
     assert max(rows["mine"]["forward_error"], rows["mine"]["gradient_error"]) < 1e-6
 
 
 @pytest.mark.slow
-def test_the_device_suite_has_all_that_calibration_fits_and_fabrics_reads(tmp_path):
+def test_the_device_suite_has_all_that_calibration_fits_and_fabrics_reads(bench, tmp_path):
     probes = tmp_path / "probes.jsonl"
     done = bench("--suite", "device", "--repeats", "5", "--ranks", "3", "--json", "--probes", str(probes))
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     assert {"gemm", "grouped_gemm", "attention_forward_backward", "copy", "silu", "adamw_fused", "host_per_call"} <= {row["kind"] for row in document["rows"]}
     collectives = document["collectives"]
     assert {(row["op"], row["ranks"]) for row in collectives} >= {("all_to_all", 2), ("all_reduce", 3), ("ping_pong_round_trip", 2)}
@@ -67,21 +70,21 @@ def test_the_device_suite_has_all_that_calibration_fits_and_fabrics_reads(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_losses_of_every_variant_stay_within_the_spread_of_seeds():
+def test_the_losses_of_every_variant_stay_within_the_spread_of_seeds(bench):
     sizes = ("steps=40", "seeds=2", "last=10", "micro_batch=2", "sequence=64")
     done = bench("--suite", "losses", "--json", f"--set=shape.model={SMALL_MODEL}", *(f"--set=shape.{size}" for size in sizes))
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     assert {(row["variant"], row["seed"]) for row in document["rows"]} == {(name, seed) for name in VARIANTS for seed in range(2)}
     assert all(len(row["losses"]) == 40 for row in document["rows"])
     assert all(row["within_spread"] for row in document["comparison"])
 
 
 @pytest.mark.slow
-def test_plans_take_turns_with_a_matrix_product():
+def test_plans_take_turns_with_a_matrix_product(bench):
     done = bench("--suite", "plans", "--json", "--repeats", "5", f"--set=shape.model={SMALL_MODEL}")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)["rows"]
     assert [row["plan"] for row in rows] == list(PLANS)
     for row in rows:
         for clock in ("wall_time", "processor_time"):
@@ -90,10 +93,10 @@ def test_plans_take_turns_with_a_matrix_product():
 
 
 @pytest.mark.slow
-def test_whole_steps_of_a_small_model_are_compared_on_a_cpu():
+def test_whole_steps_of_a_small_model_are_compared_on_a_cpu(bench):
     done = bench("--suite", "training", "--json", "--repeats", "5", f"--set=shape.model={SMALL_MODEL}")
-    assert done.returncode == 0, done.stderr
-    rows = {row["contender"]: row for row in json.loads(done.stdout)["rows"]}
+    assert done.code == 0, done.err
+    rows = {row["contender"]: row for row in json.loads(done.out)["rows"]}
     assert rows["trainer, plan fast"]["busiest_over_mean_by_layer"] == [1.0, 1.0]
     assert all(load > 1 for load in rows["trainer, plan fast, learned routing, clipped"]["busiest_over_mean_by_layer"])
     assert rows["plain, compiled"]["busiest_over_mean_by_layer"] == []
@@ -138,8 +141,8 @@ def test_the_text_of_the_losses_has_the_entropy_that_is_told():
         (("--suite", "plans", "--set", "shape.tokens=4"), "legal: shape.model"),
     ],
 )
-def test_bad_use_is_told_in_one_line(options, told):
+def test_bad_use_is_told_in_one_line(bench, options, told):
     done = bench(*options)
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.code == 2
+    assert told in done.err
+    assert len(done.err.strip().splitlines()) == 1

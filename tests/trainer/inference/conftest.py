@@ -1,15 +1,11 @@
-"""Checkpoints of tiny models with random weights, and the command line that reads them."""
+"""Checkpoints of tiny models with random weights."""
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from configuration.command import run
 from trainer.checkpoints import save_checkpoint
-from trainer.cli import app
 from trainer.data import prepare
 from trainer.loop.experiment import Experiment, resolve
 from trainer.model.build import build_model
@@ -54,27 +50,3 @@ def saved(experiment: Experiment, tmp_path: Path) -> Callable[[str], Path]:
         return save_checkpoint(tmp_path / "runs" / run, 3, model, optimizer, experiment=experiment, data_key=data.facts.key, tokenizer=data.tokenizer)
 
     return save
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs ``python -m trainer ARGUMENTS`` with ``tmp_path`` as working directory, in this process: importing torch takes seconds."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_trainer(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            run(app, "trainer")
-        return Answer(left.value.code, *capsys.readouterr())
-
-    return run_trainer

@@ -7,7 +7,11 @@ import torch
 import torch.distributed as dist
 
 from simulator.components import Component, Phase
-from trainer.measure.communication import Recorder, recording
+from simulator.specs import load_model, load_plan
+from trainer.measure.communication import Call, Recorder, group_name, recording
+from trainer.model import build_model
+from trainer.parallel.parallelize import Parallel
+from trainer.parallel.world import World
 
 
 @pytest.fixture
@@ -31,3 +35,12 @@ def test_waiting_counts_where_it_is_done(world_of_one: None, at_once: bool, plac
     assert (call.component, call.collective, call.ranks, call.bytes) == (Component.GRADIENT_SYNC, "all-reduce", (0,), 16)
     assert set(recorder.exposed_s) == places
     assert sum(recorder.exposed_s.values()) == pytest.approx(call.waited_s)
+
+
+def test_a_group_that_the_plan_does_not_cut_is_an_error(world_of_one: None) -> None:
+    model = load_model("tiny-moe", {"width": 16, "vocabulary": 16})
+    plan, _ = load_plan(model, None, {})
+    parallel = Parallel(World(plan), build_model(model, plan, seed=1))
+    assert [group_name(parallel, Call(Component.EXPERTS, "all-reduce", group, (0,), 16)) for group in (None, dist.group.WORLD)] == ["all", "all"]
+    with pytest.raises(LookupError, match=r"all-reduce of experts over ranks \(0,\): the plan cuts no such group"):
+        group_name(parallel, Call(Component.EXPERTS, "all-reduce", dist.new_group([0]), (0,), 16))

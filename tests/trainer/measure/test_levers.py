@@ -16,19 +16,14 @@ MODEL = {"width": 32, "vocabulary": 300, "blocks.0.count": 1, "blocks.0.mixer.he
 PLAN = {"sequence": 16, "micro_batch": 4}
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    sets = [f"{kind}.{name}={value}" for kind, fields in (("model", MODEL), ("plan", PLAN)) for name, value in fields.items()]
-    settings = [word for setting in sets for word in ("--set", setting)]
-    return subprocess.run(
-        [sys.executable, "-m", "trainer", "measure", "--levers", "--model", "tiny-moe", "--device", "cpu", "--threads", "1", *settings, *arguments],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+SETTINGS = [f"--set={kind}.{name}={value}" for kind, fields in (("model", MODEL), ("plan", PLAN)) for name, value in fields.items()]
+COMMAND = ["measure", "--levers", "--model", "tiny-moe", "--device", "cpu", "--threads", "1", *SETTINGS]
 
 
 @pytest.fixture(scope="module")
 def levers(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     file = tmp_path_factory.mktemp("levers") / "levers.json"
-    result = command("-o", str(file))
+    result = subprocess.run([sys.executable, "-m", "trainer", *COMMAND, "-o", str(file)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(file.read_text()), result.stdout
 
@@ -63,7 +58,7 @@ def test_the_table_names_every_lever(levers: tuple[dict, str]) -> None:
 
 
 @pytest.mark.parametrize(("option", "told"), [(["--check-allocator"], "--check-allocator does not go"), (["--repeats", "3"], "--repeats does not go")])
-def test_options_that_say_nothing_about_levers_are_refused(option: list[str], told: str, tmp_path: Path) -> None:
-    result = command(*option, "-o", str(tmp_path / "levers.json"))
-    assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert result.stderr.startswith(f"error: {told}")
+def test_options_that_say_nothing_about_levers_are_refused(trainer, option: list[str], told: str, tmp_path: Path) -> None:
+    result = trainer(*COMMAND, *option, "-o", str(tmp_path / "levers.json"))
+    assert (result.code, list(tmp_path.iterdir())) == (2, [])
+    assert result.err.startswith(f"error: {told}")
