@@ -62,7 +62,7 @@ def build_subject(
     if world is None and plan.ranks != 1:
         raise ConfigurationError(f"plan.ranks ({plan.ranks}): a step of one process is measured (legal: 1)")
     model = build_model(spec, plan, seed=seed, device=device)
-    parallel = parallelize(model, world or World(plan))
+    parallel = parallelize(model, world or World(plan, device=device))
     optimizer = build_optimizer(model, plan, learning_rate=learning_rate, weight_decay=WEIGHT_DECAY)
     return Subject(model, parallel, optimizer, build_step(model, optimizer, plan, parallel), micro_batches, spec, plan, device)
 
