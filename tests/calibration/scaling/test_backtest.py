@@ -131,3 +131,14 @@ def test_our_own_runs_are_foretold_better_than_by_baselines_and_covered(table: s
     covered, runs = re.findall(r"cover ([\d.]+)% of (\d+) runs", by_compute)[0]
     assert int(runs) >= 60
     assert 70 <= float(covered) <= 90
+
+
+@pytest.mark.slow
+def test_our_runs_of_balanced_experts_are_foretold_within_a_percent() -> None:
+    table = MEASUREMENTS / "moe-scaling-balanced" / "losses.csv"
+    words = [sys.executable, str(MEASUREMENTS / "held_out.py"), str(table), "joint-moe-fixed", "active-non-embedding"]
+    by_design, by_compute = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("by compute:")
+    mean, _, _, no_floor_error, nearest = (abs(float(number)) for number in re.findall(r"([-+]?[\d.]+)%", by_design)[1:])
+    assert mean <= 1.0 < min(no_floor_error, nearest)
+    at_four_times = float(re.findall(r"2.5 to 6 times: \d+ runs, mean error ([\d.]+)%", by_compute)[0])
+    assert at_four_times <= 1.2
