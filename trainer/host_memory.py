@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if any(f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}=" in tunables for name in CHOICES):
         return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if library is None or not hasattr(library, "gnu_get_libc_version"):
         return False
     return all([library.mallopt(MMAP_MAX, 0), library.mallopt(TRIM_THRESHOLD, -1)])
