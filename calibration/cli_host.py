@@ -31,7 +31,7 @@ def fit_host(
 
     base, steps = DEVICES.load(device), load_steps(reports)
     found = solve(base, steps)
-    reference = f"steps of {', '.join(found.by_step)} as measured on {steps[0].report.provenance.device}"
+    reference = f"steps of {', '.join(step.name for step in steps)} as measured on {steps[0].report.provenance.device}"
     profile = with_host_time(base, found.seconds, name, reference, found.standard_error)
     if output is not None:
         write_atomically(output, to_yaml(profile))

@@ -41,9 +41,9 @@ def updates_beside(optimizer: SplitAdamW, scale: Tensor) -> Iterator[None]:
     hooks = [parameter.register_post_accumulate_grad_hook(is_whole) for group in optimizer.param_groups for parameter in group["params"]]
     try:
         yield
+        update()
     finally:
         for hook in hooks:
             hook.remove()
-    update()
-    torch.cuda.current_stream().wait_stream(beside)
-    optimizer.end_step()
+        torch.cuda.current_stream().wait_stream(beside)
+        optimizer.end_step()

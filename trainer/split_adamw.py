@@ -47,7 +47,7 @@ class SplitAdamW(torch.optim.Optimizer):
 
     def measure_norm(self) -> None:
         """The next step takes the norm of all gradients on the way, as they are once scaled; on CUDA alone."""
-        self._measures_norm = True
+        self._measures_norm, self._squares = True, []
 
     def measured_norm(self) -> Tensor:
         """The norm that the last step took, fp32."""

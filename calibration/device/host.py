@@ -24,7 +24,7 @@ LEAST_SHARE = 0.9
 
 @dataclass(frozen=True)
 class HostTime:
-    """``seconds`` for each operation: of every step, by name, and their median."""
+    """``seconds`` for each operation: of every step, by its file, and their median."""
 
     seconds: float
     standard_error: float | None
@@ -38,7 +38,7 @@ def fit_host(device: DeviceSpec, steps: Sequence[MeasuredStep]) -> HostTime:
     """
     if device.host_and_device_are_one:
         raise ConfigurationError(f"device {device.name}: operations run where they are issued, there is no host time to fit (legal: a GPU)")
-    by_step = {step.name: _of_step(device, step) for step in steps}
+    by_step = {str(step.path): _of_step(device, step) for step in steps}
     found = list(by_step.values())
     return HostTime(median(found), stdev(found) / len(found) ** 0.5 if len(found) > 1 else None, by_step)
 
@@ -54,6 +54,8 @@ def _of_step(device: DeviceSpec, step: MeasuredStep) -> float:
 
     if step.plan.ranks != 1:
         raise ConfigurationError(f"{step.path}: plan.ranks ({step.plan.ranks}): the host time is fitted to steps of one rank (legal: 1)")
+    if step.report.provenance.device == "cpu":
+        raise ConfigurationError(f"{step.path}: measured on a CPU, which has no host beside it (legal: a step measured on a GPU)")
     network = Network(load_fabric("single-node", {}), step.plan)
     measured_s = step.report.time.step_s
 

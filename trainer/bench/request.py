@@ -22,6 +22,7 @@ from trainer.bench.plans_suite import plan_rows
 from trainer.bench.roofline import Roofline, draw_roofline, measure_roofline
 from trainer.bench.shape import BenchShape
 from trainer.bench.training_suite import SHAPES, training_rows
+from trainer.host_memory import keep_freed_memory
 from trainer.measure.surroundings import device_name, machine, settings, versions
 
 Log = Callable[[str], None]
@@ -69,6 +70,9 @@ def answer(request: Request, log: Log) -> Answer:
     device = _device(request)
     _check_options(request)
     dtype = request.dtype or ("bf16" if device == "cuda" else "fp32")
+    if device == "cpu":
+        # As training does: for every contender and kernel alike.
+        keep_freed_memory()
     if request.repeats < LEAST_REPEATS:
         raise ConfigurationError(f"--repeats {request.repeats}: fewer than {LEAST_REPEATS} tell nothing of the spread (legal: {LEAST_REPEATS} or more)")
     document = {"schema_version": 1, "suite": request.suite or "kernels", "provenance": _provenance(device, dtype)}

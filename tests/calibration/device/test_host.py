@@ -20,7 +20,7 @@ MEASURED = Path("calibration/measurements/h100-2026-11-24")
 def test_a_host_bound_step_halves_the_error_of_another_that_is_partly_so() -> None:
     device, others = DEVICES.load("h100-sxm-80gb"), load_steps([MEASURED / "moe-s1-4-layers.json"])
     found = fit_host(device, load_steps([MEASURED / "tiny-moe.json"]))
-    assert found.by_step == {"tiny-moe": found.seconds}
+    assert found.by_step == {str(MEASURED / "tiny-moe.json"): found.seconds}
     assert found.seconds == pytest.approx(37e-6, rel=0.02)
     before, after = (validate(each, others, []).median_step for each in (device, with_host_time(device, found.seconds, "fitted", "")))
     assert after < 0.13 < 0.22 < before
@@ -44,3 +44,9 @@ def test_the_command_writes_a_profile(tmp_path: Path) -> None:
 def test_what_tells_nothing_is_refused(report: str, device: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         fit_host(DEVICES.load(device), load_steps([MEASURED / f"{report}.json"]))
+
+
+def test_a_step_of_a_cpu_is_refused() -> None:
+    (step, *_) = load_steps([Path("calibration/measurements/cpu-xeon-2026-11-23/fit")])
+    with pytest.raises(ConfigurationError, match="measured on a CPU"):
+        fit_host(DEVICES.load("h100-sxm-80gb"), [step])
