@@ -38,6 +38,9 @@ def fit_host(device: DeviceSpec, steps: Sequence[MeasuredStep]) -> HostTime:
     """
     if device.host_and_device_are_one:
         raise ConfigurationError(f"device {device.name}: operations run where they are issued, there is no host time to fit (legal: a GPU)")
+    devices = {step.report.provenance.device for step in steps}
+    if len(devices) > 1:
+        raise ConfigurationError(f"steps of {', '.join(sorted(map(str, devices)))}: the host time is fitted to steps of one device")
     by_step = {str(step.path): _of_step(device, step) for step in steps}
     found = list(by_step.values())
     return HostTime(median(found), stdev(found) / len(found) ** 0.5 if len(found) > 1 else None, by_step)

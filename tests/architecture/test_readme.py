@@ -57,3 +57,17 @@ def test_every_command_of_the_readme_exists() -> None:
         for name, *rest in named:
             if name == package and rest:
                 assert rest[0] in text, f"python -m {package} has no command {rest[0]}"
+
+
+@pytest.mark.parametrize("shown", [block for block in blocks() if block.startswith(tuple(f"$ python -m {name} " for name in QUICK))])
+def test_what_the_readme_shows_is_what_is_printed(shown: str) -> None:
+    command, _, expected = shown.partition("\n")
+    called = [sys.executable, *shlex.split(command.removeprefix("$ python "))]
+    printed = words(subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    for part in expected.split("…\n"):
+        assert words(part) in printed
+
+
+def words(text: str) -> str:
+    """Without rules and line breaks, which hang on the width of the terminal."""
+    return " ".join(re.sub(r"[─━]+", " ", text).split())
