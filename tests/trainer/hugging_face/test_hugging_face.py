@@ -1,17 +1,14 @@
 """Weights from and to Hugging Face's layouts: logits equal those of ``transformers`` on the same weights."""
 
 import json
-import sys
 
 import pytest
 import torch
 
-from configuration.command import run
 from configuration.errors import ConfigurationError
 from simulator.specs import ModelSpec, Plan, load_model
 from simulator.specs.hugging_face import config_from_model, model_data_from_config
 from trainer.checkpoints import find_checkpoint, save_checkpoint
-from trainer.cli import app
 from trainer.data import prepare
 from trainer.hugging_face import export_checkpoint
 from trainer.hugging_face.imports import load_weights
@@ -124,20 +121,6 @@ def test_published_models_survive_their_configuration(name):
         pytest.skip(f"no preset {name}")
     again = ModelSpec(**model_data_from_config(config_from_model(model), "x"))
     assert (again.parameters, again.active_parameters, again.rope_theta) == (model.parameters, model.active_parameters, model.rope_theta)
-
-
-@pytest.fixture
-def trainer(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            run(app, "trainer")
-        return left.value.code, *capsys.readouterr()
-
-    return command
 
 
 def test_export_import_generate_and_train_on(tmp_path, trainer):
