@@ -25,13 +25,15 @@ MODEL = "tiny-moe"
 WIDER = {"width": 256, "blocks.0.mixer.head_width": 64, "blocks.0.feed_forward.expert_width": 256}
 LEARNING_RATE = 1e-3
 SUCCESSORS = 12
-REFERENCE = "reference"
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    REFERENCE: ("reference", {"precision": "fp32"}),
-    "mixed-precision": ("mixed-precision", {}),
-    "fast": ("fast", {}),
+REFERENCE, NOT_CLIPPED = "reference", "reference, not clipped"
+VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    REFERENCE: ("reference", {"precision": "fp32"}, REFERENCE),
+    "mixed-precision": ("mixed-precision", {}, REFERENCE),
+    "fast": ("fast", {}, REFERENCE),
+    NOT_CLIPPED: ("reference", {"precision": "fp32", "gradient_clipping": None}, NOT_CLIPPED),
+    "fast, not clipped": ("fast", {"gradient_clipping": None}, NOT_CLIPPED),
 }
-"""Name to preset of a plan and what is changed in it."""
+"""Name to preset of a plan, what is changed in it, and the variant that it is held against. Without a limit on the norm updates can run beside the backward."""
 
 
 class LossesShape(Spec):
@@ -52,10 +54,10 @@ class LossesShape(Spec):
 
 
 def losses_document(shape: LossesShape, device: str, log: Callable[[str], None]) -> dict[str, Any]:
-    """``rows``: every loss of every variant and seed; ``comparison``: each variant against the reference."""
+    """``rows``: every loss of every variant and seed; ``comparison``: each variant against its reference."""
     spec = load_model(shape.model or MODEL, None if shape.model else WIDER)
     rows: list[Row] = []
-    for name, (preset, changes) in VARIANTS.items():
+    for name, (preset, changes, _) in VARIANTS.items():
         batch = {"micro_batch": shape.micro_batch, "sequence": shape.sequence}
         plan = portable(load_plan(spec, preset, batch | changes)[0], device)
         for seed in range(shape.seeds):
@@ -66,14 +68,14 @@ def losses_document(shape: LossesShape, device: str, log: Callable[[str], None])
 
 
 def compared(rows: list[Row]) -> list[Row]:
-    """``difference``: mean over the seeds of what a variant is above the reference of the same seed; ``spread``: deviation of the reference over seeds."""
+    """``difference``: mean over the seeds of what a variant is above its reference of the same seed; ``spread``: deviation of that reference over seeds."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         found.setdefault(row["variant"], {})[row["seed"]] = row["mean_of_last"]
-    reference = found[REFERENCE]
-    spread = stdev(reference.values())
     comparison = []
     for variant, by_seed in found.items():
+        reference = found[VARIANTS[variant][-1]]
+        spread = stdev(reference.values())
         differences = [by_seed[seed] - reference[seed] for seed in reference]
         comparison.append(
             {
