@@ -1,7 +1,7 @@
 """``python forecast.py TABLE [FORECASTS]``: the loss of every run of the grid that TABLE lacks, with 80 % intervals, as CSV; or how FORECASTS came true in it.
 
-Forecasts are made before the runs and kept; the law is ``joint-moe-fixed``, N active parameters without embeddings. Intervals hold the scatter of a new run and are
-widened by what forecasts inside the table ask for.
+Forecasts are made before the runs and kept; the law is ``joint-moe-fixed``, N active parameters without embeddings. Intervals hold the scatter of a new run
+and are widened by what forecasts inside the table ask for.
 """
 
 import csv
