@@ -175,7 +175,7 @@ def _constants(device: DeviceSpec, kinds: Iterable[Kind]) -> Iterator[str]:
         rate = device.kernels.get(kind)
         if rate is None:
             continue
-        named: list[tuple[str, Constant | None]] = [("bytes/s", rate.bytes_per_s)]
+        named: list[tuple[str, Constant | None]] = [("bytes/s", rate.bytes_per_s), ("bytes/s, element by element", rate.irregular_bytes_per_s)]
         named += [(f"{item} FLOP/s", constant) for item, constant in rate.flops_per_s.items()]
         named += [(f"{item} FLOP/s in backward", constant) for item, constant in rate.backward_flops_per_s.items()]
         named += [("s a launch", rate.launch_overhead_s), ("s for each further product of a group", rate.product_overhead_s)]

@@ -21,6 +21,7 @@ OUTLIER = 0.1
 UNCERTAIN = 0.5
 """Relative standard error above which a bandwidth counts as not identified."""
 MEMORY_BOUND = (Kind.POINTWISE, Kind.REDUCE, Kind.GATHER, Kind.SCATTER, Kind.SORT, Kind.OPTIMIZER)
+TRAFFIC = ("bytes", "irregular_bytes")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def fit(observations: Sequence[Observation], own_launches: Collection[Kind] = ()
         free = sorted({quantity for work in amounts for quantity, amount in work.items() if amount} - set(fixed), key=str)
         values, errors = _solve(observations, amounts, free, {quantity: held.value for quantity, held in fixed.items()})
         doubtful = [i for i, quantity in enumerate(free) if not errors[i] <= UNCERTAIN * values[i]]
-        moving = [i for i in doubtful if free[i].term == "bytes"] if shared.value else []
+        moving = [i for i in doubtful if free[i].term in TRAFFIC] if shared.value else []
         launches = {kind for i in doubtful if free[i].term == "launches" and (kind := free[i].kind) in own}
         if moving:
             fixed |= {free[i]: Coefficient(shared.value, None, _doubt(values[i], errors[i])) for i in moving}
@@ -98,7 +99,7 @@ def _shared_rate(observations: Sequence[Observation], amounts: Sequence[Mapping[
     for work in amounts:
         row: dict[Quantity, float] = {}
         for quantity, amount in work.items():
-            column = one if quantity.term == "bytes" and quantity.kind in MEMORY_BOUND else quantity
+            column = one if quantity.term in TRAFFIC and quantity.kind in MEMORY_BOUND else quantity
             row[column] = row.get(column, 0.0) + amount
         pooled.append(row)
     columns = sorted({quantity for work in pooled for quantity, amount in work.items() if amount}, key=str)

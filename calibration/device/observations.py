@@ -18,13 +18,13 @@ from simulator.specs import ModelSpec, Plan
 from simulator.specs.device import PRICED_KINDS
 from simulator.time.kernels import work
 
-Term = Literal["launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "exponentials"]
+Term = Literal["launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "irregular_bytes", "exponentials"]
 
 
 class Quantity(NamedTuple):
     """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte or exponential.
 
-    ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs there are apart.
+    ``kind``: of operation; None where all kinds share the unknown. Bytes of irregular element-wise kernels are apart, but for a CPU's. Attention runs other kernels backward, so its FLOPs there are apart.
     """
 
     term: Term
@@ -62,8 +62,9 @@ def step_observations(report: StepReport, model: ModelSpec, plan: Plan, source: 
     if plan.ranks != 1:
         raise ConfigurationError(f"{source}: measured on {plan.ranks} ranks; a device is fitted to steps of one process (legal: plan.ranks 1)")
     done: dict[tuple[str, str], dict[Quantity, float]] = defaultdict(lambda: defaultdict(float))
-    for operations, bindings, count in runs(build_program(model, plan, on_cpu=report.provenance.device == "cpu")):
-        _add_work(done, operations, bindings, count)
+    on_cpu = report.provenance.device == "cpu"
+    for operations, bindings, count in runs(build_program(model, plan, on_cpu=on_cpu)):
+        _add_work(done, operations, bindings, count, on_cpu=on_cpu)
     floor_s = SMALLEST_SHARE * report.time.step_s
     return [
         Observation(source, f"{row.component} {row.phase}", row.time_s, max(row.time_s, floor_s), dict(done[row.phase, row.component]))
@@ -83,7 +84,7 @@ def runs(program: Program) -> Iterator[tuple[tuple[Operation, ...], Bindings, in
         yield optimizer.operations, optimizer.bindings, optimizer.count
 
 
-def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tuple[Operation, ...], bindings: Bindings, count: int) -> None:
+def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tuple[Operation, ...], bindings: Bindings, count: int, *, on_cpu: bool) -> None:
     compiled = work(operations)
     flops, launches, exponentials = compiled.flops.at(bindings), compiled.launches.at(bindings), compiled.exponentials.at(bindings)
     products = compiled.further_products(bindings)
@@ -96,7 +97,8 @@ def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tu
         row[LISTED_LAUNCHES if compiled.listed[position] else Quantity("launches", operation.kind)] += count * float(launches[position])
         if products[position]:
             row[Quantity("products", operation.kind)] += count * float(products[position])
-        row[Quantity("bytes", operation.kind)] += count * float(traffic[position])
+        moved: Term = "irregular_bytes" if compiled.irregular[position] and not on_cpu else "bytes"
+        row[Quantity(moved, operation.kind)] += count * float(traffic[position])
         if exponentials[position]:
             row[EXPONENTIALS] += count * float(exponentials[position])
         if flops[position]:

@@ -121,7 +121,8 @@ WORK: dict[str, Callable[[Row], dict[Quantity, float]]] = {
     "attention_forward_backward": _attention_both,
     "add": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
     "copy": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
-    "cast_bf16_fp32": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
+    # Widened as it is read, element by element.
+    "cast_bf16_fp32": lambda row: {Quantity("launches", Kind.POINTWISE): 1.0, Quantity("irregular_bytes", Kind.POINTWISE): float(row["bytes"])},
     "silu": lambda row: _moving(Kind.POINTWISE, row["bytes"]) | {EXPONENTIALS: float(row["elements"])},
     "rms_norm_forward": lambda row: _moving(Kind.REDUCE, 2 * 2 * row["tokens"] * row["width"]),
     "index_select": lambda row: _moving(Kind.GATHER, 2 * 2 * row["rows"] * row["width"]),

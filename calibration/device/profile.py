@@ -46,6 +46,8 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
     kernels: dict[str, Any] = {}
     for kind in PRICED_KINDS:
         rate: dict[str, Any] = {"bytes_per_s": _bandwidth(fit, origin, kind, notes)}
+        if (apart := fit.coefficients.get(Quantity("irregular_bytes", kind))) is not None and apart.value > 0:
+            rate["irregular_bytes_per_s"] = _rate(apart, origin, f"irregular_bytes_per_s of {kind}", notes)
         if kind in PRODUCTS:
             rate["flops_per_s"] = {item: _flop_rate(fit, origin, kind, item, notes) for item in items}
             rate["backward_flops_per_s"] = _backward_rates(fit, origin, kind, notes)

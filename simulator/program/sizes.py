@@ -78,6 +78,12 @@ class Size:
 
     __rmul__ = __mul__
 
+    @property
+    def by_sequence(self) -> "Size":
+        """The same with tokens as sequences times positions, so that equal numbers of elements are equal."""
+        symbols = [part for symbol in self.symbols for part in (("B", "S") if symbol == "T" else (symbol,))]
+        return Size(self.factor, tuple(sorted(symbols, key=str)))
+
     def at(self, bindings: Bindings) -> float:
         """The number for given symbols."""
         return self.factor * prod(value_of(symbol, bindings) for symbol in self.symbols)

@@ -34,6 +34,8 @@ class KernelRate(Spec):
     """
 
     bytes_per_s: Constant
+    irregular_bytes_per_s: Constant | None = None
+    """Of element-wise kernels that widen, broadcast or go through parts of rows; None: they are as fast as the others."""
     flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
     backward_flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
     """Where the backward pass runs other kernels: attention."""

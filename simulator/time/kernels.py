@@ -13,6 +13,7 @@ from simulator.program.graph import ItemKind
 from simulator.program.operations import Operation
 from simulator.program.sizes import ZERO, Bindings
 from simulator.specs.device import PRICED_KINDS, DeviceSpec
+from simulator.time.elementwise import is_irregular
 from simulator.time.launch import ById
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,8 @@ class Work:
     traffic_of: NDArray[np.intp]
     launches: Sizes
     kinds: NDArray[np.intp]
+    irregular: NDArray[np.intp]
+    """1 where an element-wise kernel goes element by element."""
     narrow: NDArray[np.intp]
     """1 where the operation's inputs are of a 16-bit type."""
     backward: NDArray[np.intp]
@@ -73,6 +76,7 @@ def work(operations: tuple[Operation, ...]) -> Work:
         np.array([position for position, _ in pairs], dtype=np.intp),
         Sizes.of([operation.launches for operation in operations]),
         np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
+        np.array([is_irregular(operation) for operation in operations], dtype=np.intp),
         np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=np.intp),
         np.array([operation.phase is Phase.BACKWARD for operation in operations], dtype=np.intp),
         Sizes.of([operation.gemm.groups if operation.gemm is not None else ZERO for operation in operations]),
@@ -82,13 +86,13 @@ def work(operations: tuple[Operation, ...]) -> Work:
 
 @lru_cache(maxsize=64)
 def _rates(device: ById) -> tuple[Floats, Floats, Floats, Floats]:
-    """Seconds per FLOP (kind, narrow, backward), byte (kind), launch (kind, listed) and further product (kind); collectives and host reads have none."""
+    """Seconds per FLOP (kind, narrow, backward), byte (kind, irregular), launch (kind, listed) and further product (kind); collectives and host reads have none."""
     spec = device.spec
-    per_flop, per_byte, per_launch, per_product = (np.zeros((len(_KINDS), *shape)) for shape in ((2, 2), (), (2,), ()))
+    per_flop, per_byte, per_launch, per_product = (np.zeros((len(_KINDS), *shape)) for shape in ((2, 2), (2,), (2,), ()))
     for kind in PRICED_KINDS:
         rate = spec.kernels[kind]
         row = _KINDS.index(kind)
-        per_byte[row] = 1 / rate.bytes_per_s.value
+        per_byte[row] = [1 / constant.value for constant in (rate.bytes_per_s, rate.irregular_bytes_per_s or rate.bytes_per_s)]
         launch = rate.launch_overhead_s or spec.launch_overhead_s
         per_launch[row] = [launch.value, (spec.listed_launch_overhead_s or launch).value]
         per_product[row] = 0.0 if rate.product_overhead_s is None else rate.product_overhead_s.value
@@ -107,7 +111,7 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     traffic: Floats = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
     launches = compiled.launches.at(bindings)
-    moving = traffic * per_byte[compiled.kinds]
+    moving = traffic * per_byte[compiled.kinds, compiled.irregular]
     exponentials = compiled.exponentials.at(bindings) / device.exponentials_per_s.value if device.exponentials_per_s is not None else 0.0
     arithmetic = flops * per_flop[compiled.kinds, compiled.narrow, compiled.backward]
     started = launches * per_launch[compiled.kinds, compiled.listed] + compiled.further_products(bindings) * per_product[compiled.kinds]

@@ -37,7 +37,7 @@ def _turn(tape: Tape, x: Value, cosine: Value, sine: Value, out: Value, new: Cal
         tape.emit(name, POINTWISE, (x.viewed(half), table), (turned.viewed(half),))
     if turned is not out:
         # x and its wide copy have a name until the rotation returns.
-        tape.emit("_to_copy", POINTWISE, (turned, x, given), (out,), traffic=(turned, out))
+        tape.emit("_to_copy", POINTWISE, (turned,), (out,)).holds += (x, given)
 
 
 def lower_triton(tape: Forward, node: Node) -> None:

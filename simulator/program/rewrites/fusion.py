@@ -108,8 +108,7 @@ class _Units:
 
 
 def _symbols(size: Size) -> Symbols:
-    """With the tokens as sequences times positions."""
-    return _sorted(part for symbol in size.symbols for part in (("B", "S") if symbol == "T" else (symbol,)))
+    return size.by_sequence.symbols
 
 
 def _sorted(symbols: Iterable[Symbol]) -> Symbols:
@@ -214,8 +213,9 @@ def _kernels(group: _Group, groups: Sequence[_Group], leaving: set[Value]) -> It
     name = "fused " + " ".join(dict.fromkeys(step.name for step in group.operations))
     moved = (*reads, *writes)
     yield replace(
-        last, name=name, kind=kind, reads=tuple(reads), writes=tuple(writes), flops=None, gemm=None, launches=ONE, traffic=moved, allocates=[], frees=[]
-    )
+        last, name=name, kind=kind, reads=tuple(reads), writes=tuple(writes), flops=None, gemm=None, launches=ONE, traffic=moved, allocates=[], frees=[],
+        opaque=True,
+    )  # fmt: skip
     for step, _ in group.sums:
         if _sums_over_rows(step) and len(group.operations) > 1:
             yield replace(step, reads=step.writes, traffic=step.writes, allocates=[], frees=[])
