@@ -24,7 +24,8 @@ Term = Literal["launches", "listed_launches", "products", "flops", "backward_flo
 class Quantity(NamedTuple):
     """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte or exponential.
 
-    ``kind``: of operation; None where all kinds share the unknown. Bytes of irregular element-wise kernels are apart, but for a CPU's. Attention runs other kernels backward, so its FLOPs there are apart.
+    ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs there are apart, as are the bytes of
+    irregular element-wise kernels on a GPU.
     """
 
     term: Term

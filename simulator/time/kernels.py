@@ -86,7 +86,7 @@ def work(operations: tuple[Operation, ...]) -> Work:
 
 @lru_cache(maxsize=64)
 def _rates(device: ById) -> tuple[Floats, Floats, Floats, Floats]:
-    """Seconds per FLOP (kind, narrow, backward), byte (kind, irregular), launch (kind, listed) and further product (kind); collectives and host reads have none."""
+    """Seconds per FLOP (kind, narrow, backward), byte (kind, irregular), launch (kind, listed) and further product (kind); none of collectives, host reads."""
     spec = device.spec
     per_flop, per_byte, per_launch, per_product = (np.zeros((len(_KINDS), *shape)) for shape in ((2, 2), (2,), (2,), ()))
     for kind in PRICED_KINDS:

@@ -17,13 +17,26 @@ from simulator.specs.presets import DEVICES
 MEASURED = Path("calibration/measurements/h100-2026-11-24")
 
 
+CALLS_ALONE_S = 8.7e-6
+"""Host time of a call without autograd on that machine."""
+
+
 def test_a_host_bound_step_halves_the_error_of_another_that_is_partly_so() -> None:
-    device, others = DEVICES.load("h100-sxm-80gb"), load_steps([MEASURED / "moe-s1-4-layers.json"])
+    device = with_host_time(DEVICES.load("h100-sxm-80gb"), CALLS_ALONE_S, "calls alone", "")
+    others = load_steps([MEASURED / "moe-s1-4-layers.json"])
     found = fit_host(device, load_steps([MEASURED / "tiny-moe.json"]))
     assert found.by_step == {str(MEASURED / "tiny-moe.json"): found.seconds}
     assert found.seconds == pytest.approx(37e-6, rel=0.02)
     before, after = (validate(each, others, []).median_step for each in (device, with_host_time(device, found.seconds, "fitted", "")))
-    assert after < 0.13 < 0.22 < before
+    assert after < 0.1 < 0.18 < before
+
+
+@pytest.mark.parametrize(
+    ("preset", "step"), [("h100-sxm-80gb", MEASURED / "tiny-moe.json"), ("h200-sxm-141gb", MEASURED.parent / "h200-2026-11-30" / "measure-tiny-moe.json")]
+)
+def test_the_host_time_of_the_preset_is_the_fit_to_our_step(preset: str, step: Path) -> None:
+    device = DEVICES.load(preset)
+    assert device.host_overhead_s.value == pytest.approx(fit_host(device, load_steps([step])).seconds, rel=1e-3)
 
 
 def test_the_command_writes_a_profile(tmp_path: Path) -> None:

@@ -68,6 +68,22 @@ def test_a_kernel_in_a_graph_gives_the_launch_overhead_of_graphs(tmp_path: Path)
     assert set(sources.left_out) == {"launch"}
 
 
+def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU"}]
+    for size in (60_000, 6_000_000, 60_000_000, 600_000_000):
+        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / rate * 1e6} for name, rate in (("add", 4e12), ("cast_bf16_fp32", 2e12))]
+    rows += [{"kind": "gemm", "m": m, "n": m, "k": m, "dtype": "bf16", "us": 2.0 + 2e-6 * m**3 / 500 + 6e-6 * m**2} for m in (512, 1024, 4096)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    sources = gather([], [load_probes(path)], "mine", "today")
+    rate = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h100-sxm-80gb")).device.kernels[Kind.POINTWISE]
+    assert rate.irregular_bytes_per_s is not None
+    assert rate.irregular_bytes_per_s.origin == "fitted"
+    assert rate.irregular_bytes_per_s.standard_error is not None
+    assert rate.irregular_bytes_per_s.value == pytest.approx(2e12, rel=1e-3)
+    assert rate.bytes_per_s.value == pytest.approx(4e12, rel=1e-3)
+
+
 @pytest.mark.parametrize(("preset", "table"), [("h100-sxm-80gb", "h100_kernels.jsonl"), ("h200-sxm-141gb", "h200_kernels.jsonl")])
 def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str) -> None:
     if not (SHARED / table).is_file():
@@ -78,8 +94,13 @@ def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str) -> None:
     assert again.memory_bytes == device.memory_bytes
     for kind, rate in device.kernels.items():
         assert again.kernels[kind].bytes_per_s.value == pytest.approx(rate.bytes_per_s.value, rel=1e-3)
+        assert (again.kernels[kind].irregular_bytes_per_s is None) == (rate.irregular_bytes_per_s is None) == (kind is not Kind.POINTWISE)
         for item, constant in rate.flops_per_s.items():
             assert again.kernels[kind].flops_per_s[item].value == pytest.approx(constant.value, rel=1e-3)
+    irregular = [each.kernels[Kind.POINTWISE].irregular_bytes_per_s for each in (again, device)]
+    assert irregular[0] is not None
+    assert irregular[1] is not None
+    assert irregular[0].value == pytest.approx(irregular[1].value, rel=1e-3)
     errors = {error.name: error.median for error in held_out_errors(sources.observations, sources.own_launches)}
     assert errors["gemm"] < 0.12
     assert errors["grouped_gemm"] < 0.10
