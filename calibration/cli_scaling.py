@@ -208,19 +208,11 @@ def laws_command(as_json: Json = False, output: Output = None) -> None:
 
 
 def _objective(delta: float, priors: list[str] | None) -> "Objective":
-    from calibration.scaling.objective import Objective, Prior
+    from calibration.scaling.objective import Objective, parse_priors
 
     if not delta > 0:
         raise ConfigurationError(f"--delta: expected a positive number, got {delta}")
-    declared = {}
-    for text in priors or []:
-        name, _, rest = text.partition("=")
-        mean, _, sd = rest.partition(":")
-        try:
-            declared[name] = Prior(float(mean), float(sd))
-        except ValueError:
-            raise ConfigurationError(f"--prior {text!r}: expected NAME=MEAN:SD, for one alpha=0.35:0.07") from None
-    return Objective(delta, declared)
+    return Objective(delta, parse_priors(priors or []))
 
 
 def _gates(text: str) -> "Gates":

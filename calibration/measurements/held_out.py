@@ -1,4 +1,6 @@
-"""``python held_out.py TABLE [LAW [COUNT]]``: how well runs of a table foretell those of more compute, against the scatter of seeds and two baselines.
+"""``python held_out.py TABLE [LAW [COUNT [PRIOR...]]]``: how well runs of a table foretell those of more compute.
+
+Against the scatter of seeds and two baselines; each PRIOR is NAME=MEAN:SD, as for ``calibration scaling fit --prior``.
 
 Two tests of the same law, or with LAW ``auto`` of choosing one by the runs that are not held out, anew below every cut. *By design*: the largest size of each
 number of experts and the longest runs are held out together. *By compute*: rolling cuts, from which runs of 2.5 to 6 times ("4 times") and 6 to 16 times
@@ -20,7 +22,7 @@ from calibration.scaling.fit import fit
 from calibration.scaling.forms import Form
 from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws.base import FittedLaw
-from calibration.scaling.objective import Objective
+from calibration.scaling.objective import Objective, parse_priors
 from calibration.scaling.points import points_of
 from simulator.records.run_table import RunRow, read_rows
 
@@ -39,14 +41,14 @@ def seed_deviation(rows: list[RunRow]) -> float:
     return float(np.sqrt(np.mean([np.var(group, ddof=1) for group in groups.values() if len(group) > 1])))
 
 
-def by_design(rows: list[RunRow], law: FittedLaw | Auto, count: str) -> str:
+def by_design(rows: list[RunRow], law: FittedLaw | Auto, count: str, objective: Objective) -> str:
     """Errors on the largest size and the longest runs."""
     largest = {experts: max(row.active_parameters for row in rows if row.experts == experts) for experts in {row.experts for row in rows}}
     longest = max(row.tokens for row in rows)
     held = [row for row in rows if row.active_parameters == largest[row.experts] or row.tokens == longest]
     seen, asked = points_of([row for row in rows if row not in held], count), points_of(held, count)
-    fitted, choice = taken(law, seen, Objective())
-    found = fit(seen, fitted)
+    fitted, choice = taken(law, seen, objective)
+    found = fit(seen, fitted, objective)
     error = np.expm1(fitted.log_loss(found.theta, asked) - asked.log_loss)
     baselines = (("no floor", no_floor(seen, asked)), ("nearest run", nearest_run(seen, asked)))
     others = "; ".join(f"{title}: {np.abs(np.expm1(predicted - asked.log_loss)).mean():.2%}" for title, predicted in baselines)
@@ -79,12 +81,12 @@ def by_compute(rolling: dict[str, Any], seeds: float) -> str:
 
 def main() -> None:
     """Print both tests."""
-    table, law_name, count = (*sys.argv[1:], *("joint-moe-fixed", "active")[len(sys.argv) - 2 :])
+    table, law_name, count, *priors = (*sys.argv[1:], *("joint-moe-fixed", "active")[len(sys.argv) - 2 :])
     rows, excluded = gated(read_rows(Path(table)), Gates())
-    law, seeds = law_or_auto(law_name), seed_deviation(rows)
-    print(f"{len(rows)} runs, {len(excluded)} kept out by gates; seeds: standard deviation of ln L {seeds:.2%}")
-    print(by_design(rows, law, count))
-    print(by_compute(backtest_document(backtest(points_of(rows, count), law, Objective()))["rolling"], seeds))
+    law, seeds, objective = law_or_auto(law_name), seed_deviation(rows), Objective(priors=parse_priors(priors))
+    print(f"{len(rows)} runs, {len(excluded)} kept out by gates; seeds: standard deviation of ln L {seeds:.2%}; {objective.title}")
+    print(by_design(rows, law, count, objective))
+    print(by_compute(backtest_document(backtest(points_of(rows, count), law, objective))["rolling"], seeds))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """What a fit minimises: the sum over runs of a robust function of the residual of the log loss, plus declared priors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calibration.scaling.laws.base import FittedLaw, log_sum_exp
 from calibration.scaling.points import Floats, Points
+from configuration.errors import ConfigurationError
 
 CHINCHILLA_DELTA = 1e-3
 """Huber's delta of Hoffmann et al. 2022: residuals above 0.1 % of the loss count linearly."""
@@ -16,6 +17,19 @@ class Prior:
 
     mean: float
     sd: float
+
+
+def parse_priors(texts: Sequence[str]) -> dict[str, Prior]:
+    """Read ``NAME=MEAN:SD`` each. Raises ConfigurationError for anything else."""
+    declared = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        mean, _, sd = rest.partition(":")
+        try:
+            declared[name] = Prior(float(mean), float(sd))
+        except ValueError:
+            raise ConfigurationError(f"--prior {text!r}: expected NAME=MEAN:SD, for one alpha=0.35:0.07") from None
+    return declared
 
 
 @dataclass(frozen=True)
