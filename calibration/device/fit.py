@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.device.observations import Observation, Quantity
+from calibration.device.observations import TRAFFIC, Observation, Quantity
 from simulator.components import Kind
 from simulator.specs.device import PRICED_KINDS
 
@@ -20,8 +20,8 @@ OUTLIER = 0.1
 """Relative residual from which the loss grows linearly: the scatter of medians of steps on a machine that does other work too."""
 UNCERTAIN = 0.5
 """Relative standard error above which a bandwidth counts as not identified."""
+
 MEMORY_BOUND = (Kind.POINTWISE, Kind.REDUCE, Kind.GATHER, Kind.SCATTER, Kind.SORT, Kind.OPTIMIZER)
-TRAFFIC = ("bytes", "irregular_bytes")
 
 
 @dataclass(frozen=True)

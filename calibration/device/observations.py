@@ -20,6 +20,8 @@ from simulator.time.kernels import work
 
 Term = Literal["launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "irregular_bytes", "exponentials"]
 
+TRAFFIC = ("bytes", "irregular_bytes")
+
 
 class Quantity(NamedTuple):
     """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte or exponential.

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.device.observations import EXPONENTIALS, Observation, Quantity
+from calibration.device.observations import EXPONENTIALS, TRAFFIC, Observation, Quantity
 from configuration.errors import ConfigurationError
 from simulator.components import Kind
 
 Row = Mapping[str, Any]
 _ITEM_BYTES = {"bf16": 2, "fp32": 4}
 _MICROSECOND = 1e-6
+
+CACHED_BYTES = (2e6, 50e6)
+"""What a repeated kernel moves from the L2 of a GPU and not from its memory; with less its launch counts alone. The upper end is the L2 of an H100 and of an
+H200 (NVIDIA H100 Tensor Core GPU Architecture, 2022), taken for others too."""
+STREAMING = (Kind.POINTWISE, Kind.REDUCE, Kind.GATHER, Kind.SCATTER)
+"""Kinds whose kernels do little else than move their tensors."""
+CACHED = "tensors that stay in the cache say nothing of the memory"
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,16 @@ def load_probes(path: Path) -> Probes:
     if not observations:
         raise ConfigurationError(f"{path}: no timed kernels (legal kinds: {', '.join(sorted(WORK))})")
     versions = {name: str(device[name]) for name in ("torch", "cuda") if name in device}
+    if "cuda" in versions:
+        cached = [observation for observation in observations if _is_cached(observation)]
+        left_out |= {f"{observation.name} of 2 to 50 MB": CACHED for observation in cached}
+        observations = [observation for observation in observations if observation not in cached]
     return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, graph_s, left_out)
+
+
+def _is_cached(observation: Observation) -> bool:
+    low, high = CACHED_BYTES
+    return any(low < amount < high for quantity, amount in observation.work.items() if quantity.term in TRAFFIC and quantity.kind in STREAMING)
 
 
 def _seconds(row: Row) -> float:

@@ -68,6 +68,17 @@ def test_a_kernel_in_a_graph_gives_the_launch_overhead_of_graphs(tmp_path: Path)
     assert set(sources.left_out) == {"launch"}
 
 
+def test_kernels_that_a_cache_serves_are_left_out_on_a_gpu_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    rows = [{"kind": "add", "elements": 1, "bytes": size, "us": 1.0} for size in (100_000, 25_000_000, 100_000_000)]
+    rows += [{"kind": "adamw_fused", "parameters": 1_000_000, "tensors": 1, "us": 80.0}]
+    for versions, left in (({"cuda": "13.0"}, 3), ({}, 4)):
+        path.write_text("\n".join(map(json.dumps, [{"kind": "device", "name": "mine", **versions}, *rows])), encoding="utf-8")
+        found = load_probes(path)
+        assert len(found.observations) == left
+        assert set(found.left_out) == ({"add of 2 to 50 MB"} if versions else set())
+
+
 def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_alone(tmp_path: Path) -> None:
     path = tmp_path / "kernels.jsonl"
     rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU"}]
