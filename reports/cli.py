@@ -66,6 +66,7 @@ def scaling_command(
         Optional[float],  # noqa: UP045
         typer.Option(metavar="FLOPS", help="Keep runs of more training FLOPs out of the fit, and mark them."),
     ] = None,
+    prior: Annotated[Optional[list[str]], typer.Option(help="Normal prior NAME=MEAN:SD on a coefficient, as for 'scaling fit'; repeatable.")] = None,  # noqa: UP045
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -76,7 +77,7 @@ def scaling_command(
     from reports.publish import publish
     from reports.scaling.build import build
 
-    publish(build(runs, logs, law, count, columns, holdout_above), output, as_json=json)
+    publish(build(runs, logs, law, count, columns, holdout_above, prior or ()), output, as_json=json)
 
 
 @app.command("calibration")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from calibration.scaling.fit import refuse_unidentifiable
+from calibration.scaling.fit import check_priors, refuse_unidentifiable
 from calibration.scaling.forms import Form, attempt, failed, judged, judging_cut
 from calibration.scaling.laws import LAWS, fitted_law_named
 from calibration.scaling.laws.base import FittedLaw
@@ -74,12 +74,19 @@ def candidates_for(law: FittedLaw | Auto, points: Points) -> tuple[FittedLaw, ..
     return tuple(candidate for candidate in law.candidates if _allowed(candidate, points))
 
 
+def check_declared(objective: Objective, law: FittedLaw | Auto) -> None:
+    """Raises ConfigurationError for priors that ``law`` has no place for."""
+    if isinstance(law, FittedLaw):
+        check_priors(objective, law)
+    elif objective.priors:
+        raise ConfigurationError(f"--prior {next(iter(objective.priors))}: coefficients mean different things in different laws, name the law (--law)")
+
+
 def choose(points: Points, auto: Auto, objective: Objective, seed: int = 0) -> Choice:
     """The choice that ``points``, all of which it may see, make. Raises ConfigurationError when no form can be judged on them, or for priors."""
     import numpy as np
 
-    if objective.priors:
-        raise ConfigurationError(f"--prior {next(iter(objective.priors))}: coefficients mean different things in different laws, name the law (--law)")
+    check_declared(objective, auto)
     forms = list(judged(points, auto.candidates, objective, seed))
     while (best := best_of(forms)) is not None:
         law = next(candidate for candidate in auto.candidates if candidate.name == best.law)

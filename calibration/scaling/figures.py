@@ -67,6 +67,9 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     n, d = np.meshgrid(*(np.linspace(logs.min() - 0.5, logs.max() + 0.5, 60) for logs in ranges))
     grid = _around(points, n.ravel(), d.ravel())
     loss = law.loss(findings.fit.theta, grid).reshape(n.shape)
+    # Before anything is drawn: labels of contours cut their gaps in the axes of then.
+    limits = {f"{axis}lim": (math.exp(logs.min()), math.exp(logs.max())) for axis, logs in (("x", n), ("y", d))}
+    place.set(xscale="log", yscale="log", xlabel=AXES["log_n"], ylabel=AXES["log_d"], **limits)
     contours = place.contour(np.exp(n), np.exp(d), loss, levels=np.quantile(loss, np.linspace(0.05, 0.9, 9)), colors=GREY, linewidths=0.8)
     place.clabel(contours, fmt="%.2f", fontsize=8)
     balance = np.log(elasticity(law, findings.fit.theta, grid, "n") / elasticity(law, findings.fit.theta, grid, "d")).reshape(n.shape)
@@ -81,7 +84,6 @@ def draw_isoflops(figure: "Figure", findings: Findings) -> None:
     log_c, log_n = isoflop_optima(points.take(np.abs(points.log_e - grid.log_e[0]) < 1e-6))
     if len(log_c):
         place.plot(np.exp(log_n), np.exp(log_c - log_n) / 6, "^", color=GREEN, label="lowest point of an isoFLOP parabola")
-    place.set(xscale="log", yscale="log", xlabel=AXES["log_n"], ylabel=AXES["log_d"], ylim=(math.exp(d.min()), math.exp(d.max())))
     place.legend(fontsize=8)
 
 

@@ -80,7 +80,7 @@ def fit(points: Points, law: FittedLaw, objective: Objective | None = None, *, s
 
     objective = objective or Objective()
     refuse_unidentifiable(points, law)
-    _check_priors(objective, law)
+    check_priors(objective, law)
     log_n0, log_d0 = float(points.log_n.mean()), float(points.log_d.mean())
     centred = points.shifted(log_n0, log_d0)
     ranges = np.array([parameter.start for parameter in law.parameters])
@@ -193,7 +193,8 @@ def levels(logs: Floats, apart: float = 0.01) -> int:
     return 1 + int((np.diff(np.sort(logs)) > apart).sum())
 
 
-def _check_priors(objective: Objective, law: FittedLaw) -> None:
+def check_priors(objective: Objective, law: FittedLaw) -> None:
+    """Raises ConfigurationError for a prior on what is no parameter of ``law``, or of no width."""
     names = [parameter.name for parameter in law.parameters]
     for name, prior in objective.priors.items():
         if name not in names:

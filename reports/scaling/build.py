@@ -8,6 +8,8 @@ import numpy as np
 
 from calibration.scaling.document import Findings
 from calibration.scaling.figures import draw_isoflops, draw_parity, draw_residuals, draw_slopes
+from calibration.scaling.objective import Objective, parse_priors
+from calibration.scaling.study import Settings
 from reports import provenance
 from reports.drawing import picture
 from reports.page import Page, Section
@@ -38,12 +40,15 @@ CHECKS = (
 )
 
 
-def build(runs: Path, logs: Path | None, law: str, count: str, columns: str | None, holdout_above_flops: float | None = None) -> Page:
+def build(
+    runs: Path, logs: Path | None, law: str, count: str, columns: str | None, holdout_above_flops: float | None = None, priors: Sequence[str] = ()
+) -> Page:
     """Read a run table (and logs) and draw it. Raises ConfigurationError in one line."""
+    study = Settings(Objective(priors=parse_priors(priors)), count=count, holdout_above_flops=holdout_above_flops)
     table = read_table(runs, parse_columns(columns) if columns else None)
     settings = settings_of(table.rows, count)
     drawn, absent = curves(table.rows, logs) if logs is not None else ([], [])
-    found = fitted(table, law, count, holdout_above_flops)
+    found = fitted(table, law, study)
     straight = [each for variable in VARIABLES if (each := straightness(settings, variable)) is not None]
     trusted = verdicts.trust(found)
     said = [verdicts.which(settings), verdicts.law(found), *([trusted] if trusted else []), *map(verdicts.straight, straight)]

@@ -24,6 +24,8 @@ def draw(figure: Figure, law: Fit) -> None:
     largest = points.take([int(points.log_c.argmax())])
     at = points_like(largest, grid_n.ravel(), grid_d.ravel())
     loss = law.law.loss(law.theta, at).reshape(grid_n.shape)
+    # Before anything is drawn: labels of contours cut their gaps in the axes of then.
+    axes.set(xscale="log", yscale="log", xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
     contours = axes.contour(grid_n, grid_d, loss, levels=12, cmap="cividis", linewidths=1.4)
     axes.clabel(contours, fontsize=9, fmt="%.3g")
     rho = rho_at(law.law, law.theta, at).reshape(grid_n.shape)
@@ -31,8 +33,6 @@ def draw(figure: Figure, law: Fit) -> None:
         axes.contour(grid_n, grid_d, np.log(rho), levels=[0.0], colors=VERMILLION, linewidths=2, linestyles="--")
         axes.plot([], [], color=VERMILLION, linewidth=2, linestyle="--", label="parameters and tokens gain alike")
     axes.plot(np.exp(points.log_n), np.exp(points.log_d), color=BLACK, marker="o", markersize=5, linestyle="none", label="runs fitted")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     counts(axes.xaxis)
     counts(axes.yaxis)
     axes.set_xlabel("parameters N (count)")

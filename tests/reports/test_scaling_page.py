@@ -162,6 +162,19 @@ def test_an_unknown_law_or_count_is_refused_with_the_known_ones(tmp_path: Path) 
         build(tmp_path / "runs.csv", None, "chinchilla", "activ", None)
 
 
+@pytest.mark.parametrize(("law", "told"), [("chinchilla", "law chinchilla has no such parameter"), ("auto", "name the law")])
+def test_a_prior_that_the_law_has_no_place_for_is_refused(tmp_path: Path, law: str, told: str) -> None:
+    write_rows(tmp_path / "runs.csv", _grid())
+    with pytest.raises(ConfigurationError, match=told):
+        build(tmp_path / "runs.csv", None, law, "active", None, priors=("gamma=0.1:0.1",))
+
+
+def test_a_declared_prior_is_said(tmp_path: Path) -> None:
+    write_rows(tmp_path / "runs.csv", _law())
+    page = build(tmp_path / "runs.csv", None, "chinchilla", "active", None, priors=("alpha=0.5:0.001",))
+    assert "prior alpha ~ 0.5 ± 0.001" in render(page)
+
+
 @pytest.mark.slow
 def test_published_losses_can_be_drawn_from_a_foreign_table() -> None:
     table = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scaling" / "chinchilla_epoch_extracted.csv"
