@@ -16,6 +16,7 @@ from simulator.program.sizes import SYMBOLS
 from simulator.question import Question
 from simulator.records.step_report import Record, StepReport
 from simulator.specs.device import Constant, DeviceSpec
+from simulator.time.elementwise import is_irregular
 from simulator.time.kernels import cost
 from simulator.time.launch import launched
 
@@ -143,6 +144,7 @@ def _runs(program: Program, phase: Phase) -> Iterator[tuple[tuple[Operation, ...
 def _time(program: Program, question: Question, line: str, phase: Phase, component: Component | None) -> Explanation:
     terms: list[Term] = []
     kinds: set[Kind] = set()
+    irregular = False
     device = launched(question.device, question.plan.implementation)
     for operations, count, bindings in _runs(program, phase):
         costs = cost(operations, bindings, device)
@@ -150,6 +152,8 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
             if (component is not None and operation.component is not component) or not costs.seconds[position]:
                 continue
             kinds.add(operation.kind)
+            slowly = is_irregular(operation) and device.kernels[operation.kind].irregular_bytes_per_s is not None
+            irregular |= slowly
             traffic = " + ".join(str(value.bytes) for value in operation.traffic) or "0"
             flops = f"({operation.flops}) FLOPs = {costs.flops[position]:.4g}; " if operation.flops else ""
             terms.append(
@@ -158,14 +162,14 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
                     formula=f"{flops}{operation.launches} launches; {traffic} bytes = {costs.traffic_bytes[position]:.4g}",
                     count=count,
                     value=count * float(costs.seconds[position]),
-                    source=operation.kind,
+                    source=f"{operation.kind}, element by element" if slowly else operation.kind,
                 )
             )
-    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(device, kinds)]
+    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(device, kinds, irregular=irregular)]
     return Explanation(line=line, unit="s", total=sum(term.value for term in terms), terms=terms, symbols=_symbols(program, terms), remarks=remarks)
 
 
-def _constants(device: DeviceSpec, kinds: Iterable[Kind]) -> Iterator[str]:
+def _constants(device: DeviceSpec, kinds: Iterable[Kind], *, irregular: bool) -> Iterator[str]:
     yield _sourced("s a launch", device.launch_overhead_s)
     if device.listed_launch_overhead_s is not None:
         yield _sourced("s a launch of calls over all parameters", device.listed_launch_overhead_s)
@@ -175,7 +179,9 @@ def _constants(device: DeviceSpec, kinds: Iterable[Kind]) -> Iterator[str]:
         rate = device.kernels.get(kind)
         if rate is None:
             continue
-        named: list[tuple[str, Constant | None]] = [("bytes/s", rate.bytes_per_s), ("bytes/s, element by element", rate.irregular_bytes_per_s)]
+        named: list[tuple[str, Constant | None]] = [("bytes/s", rate.bytes_per_s)]
+        if irregular:
+            named.append(("bytes/s, element by element", rate.irregular_bytes_per_s))
         named += [(f"{item} FLOP/s", constant) for item, constant in rate.flops_per_s.items()]
         named += [(f"{item} FLOP/s in backward", constant) for item, constant in rate.backward_flops_per_s.items()]
         named += [("s a launch", rate.launch_overhead_s), ("s for each further product of a group", rate.product_overhead_s)]

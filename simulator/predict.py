@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from simulator.components import Phase, Role
+from simulator.components import Kind, Phase, Role
 from simulator.machine import this_machine
 from simulator.memory.step import step_memory
 from simulator.program.build import build_program
@@ -93,6 +93,8 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
             notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
     if device.matrix_workspace_bytes is None and not device.host_and_device_are_one:
         notes.append(f"the profile {device.name} has no matrix_workspace_bytes: the work space of matrix products is left out of the peak")
+    if not device.host_and_device_are_one and device.kernels[Kind.POINTWISE].irregular_bytes_per_s is None:
+        notes.append(f"the profile {device.name} has no irregular_bytes_per_s: assumed, casts and broadcasts are as fast as other element-wise kernels")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")

@@ -62,7 +62,7 @@ def _time(report: StepReport) -> str:
     rows: list[tuple[str, ...]] = []
     for name in ("forward_s", "backward_s", "optimizer_s", "exposed_communication_s", *(["bubble_s"] if time.bubble_s else []), "other_s"):
         seconds = getattr(time, name)
-        part = "waiting for the host" if name == "other_s" else name.removesuffix("_s").replace("_", " ")
+        part = "other: host, data" if name == "other_s" else name.removesuffix("_s").replace("_", " ")
         rows.append((part, show_seconds(seconds), f"{seconds / time.step_s:.1%}"))
     return table(("time of one step", "seconds", "share"), [*rows, RULE, ("step", show_seconds(time.step_s), "100.0%")], right=(1, 2))
 

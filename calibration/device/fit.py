@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 OUTLIER = 0.1
 """Relative residual from which the loss grows linearly: the scatter of medians of steps on a machine that does other work too."""
+FLAT, PART = 1e-12, 1e-4
+"""Curvature, of columns of length one, below which a direction is not told; what part in such a direction leaves a coefficient open."""
 UNCERTAIN = 0.5
 """Relative standard error above which a bandwidth counts as not identified."""
 
@@ -138,17 +140,19 @@ def _solve(
 
 
 def _standard_errors(design: Floats, residual: Floats, values: Floats) -> Floats:
-    """Errors of the coefficients that are not at their bound of zero; infinite where the others' observations say nothing."""
+    """Errors of the coefficients that are not at their bound of zero; infinite of those that the observations do not tell from others."""
     inside = np.flatnonzero(values > 0)
     errors = np.full(len(values), np.inf)
     active = design[:, inside]
     weight = 1 / np.sqrt(1 + (residual / OUTLIER) ** 2)
     curvature = active.T @ (active * (weight**3)[:, None])
     freedom = len(residual) - len(inside)
-    if freedom <= 0 or np.linalg.matrix_rank(curvature, tol=1e-12) < len(inside):
+    if freedom <= 0:
         return errors
-    bread = np.linalg.inv(curvature)
+    lengths, axes = np.linalg.eigh(curvature)
+    open_ = lengths <= FLAT
+    bread = (axes[:, ~open_] / lengths[~open_]) @ axes[:, ~open_].T
     scores = active * (weight * residual)[:, None]
     spread = bread @ (scores.T @ scores) @ bread * len(residual) / freedom
-    errors[inside] = np.sqrt(np.maximum(np.diag(spread), 0.0))
+    errors[inside] = np.where((np.abs(axes[:, open_]) > PART).any(axis=1), np.inf, np.sqrt(np.maximum(np.diag(spread), 0.0)))
     return errors

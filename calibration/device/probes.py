@@ -7,7 +7,7 @@ step program (``simulator/program``), so that a rate fitted here prices the oper
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,25 @@ def load_probes(path: Path) -> Probes:
             raise ConfigurationError(f"{path}, line {number}: {error}") from None
         except KeyError as error:
             raise ConfigurationError(f"{path}, line {number}: field {error.args[0]!r} is missing or has an unknown value") from None
+    versions = {name: str(device[name]) for name in ("torch", "cuda") if device.get(name)}
+    if "cuda" in versions:
+        left_out |= {f"{observation.name} of 2 to 50 MB": CACHED for observation in observations if _is_cached(observation)}
+        observations = [observation for observation in observations if not _is_cached(observation)]
+    else:
+        observations = [replace(observation, work=_without_irregular(observation.work)) for observation in observations]
     if not observations:
         raise ConfigurationError(f"{path}: no timed kernels (legal kinds: {', '.join(sorted(WORK))})")
-    versions = {name: str(device[name]) for name in ("torch", "cuda") if name in device}
-    if "cuda" in versions:
-        cached = [observation for observation in observations if _is_cached(observation)]
-        left_out |= {f"{observation.name} of 2 to 50 MB": CACHED for observation in cached}
-        observations = [observation for observation in observations if observation not in cached]
     return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, graph_s, left_out)
 
 
 def _is_cached(observation: Observation) -> bool:
     low, high = CACHED_BYTES
     return any(low < amount < high for quantity, amount in observation.work.items() if quantity.term in TRAFFIC and quantity.kind in STREAMING)
+
+
+def _without_irregular(work: Mapping[Quantity, float]) -> dict[Quantity, float]:
+    """A CPU widens and broadcasts as fast as it copies."""
+    return {quantity._replace(term="bytes") if quantity.term == "irregular_bytes" else quantity: amount for quantity, amount in work.items()}
 
 
 def _seconds(row: Row) -> float:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+TOO_NARROW = 0.1
+"""Coverage further below the level of intervals is told in words."""
+
 
 def show_fit(console: "Console", document: dict[str, Any]) -> None:
     """Coefficients, certificate, sensitivity, backtest and verdict."""
@@ -124,7 +127,9 @@ def _show_backtest(console: "Console", backtest: dict[str, Any], *, chosen: bool
         if chosen:
             laws = ", ".join(f"{cut['law']} ({cut['fitted_rows']} rows)" for cut in rolling["cuts"])
             console.print(f"law chosen anew below each cut, by the rows there: {laws}")
-        console.print(f"intervals are widened {backtest['widening']:.2f} times, which is what these errors ask for")
+        console.print(f"intervals are widened {backtest['widening']:.2f} times, which is what forecasts inside the fitted runs ask for")
+        if rolling["coverage"] < backtest["level"] - TOO_NARROW:
+            console.print(f"they are too narrow: {rolling['coverage']:.0%} of the forecasts above lie in intervals of {backtest['level']:.0%}")
     for reason in backtest["skipped"]:
         console.print(f"  no forecast: {reason}")
 

@@ -1,5 +1,6 @@
 """What a fit minimises: the sum over runs of a robust function of the residual of the log loss, plus declared priors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,15 +21,20 @@ class Prior:
 
 
 def parse_priors(texts: Sequence[str]) -> dict[str, Prior]:
-    """Read ``NAME=MEAN:SD`` each. Raises ConfigurationError for anything else."""
-    declared = {}
+    """Read ``NAME=MEAN:SD`` each. Raises ConfigurationError for anything else, and for a name given twice."""
+    declared: dict[str, Prior] = {}
     for text in texts:
         name, _, rest = text.partition("=")
         mean, _, sd = rest.partition(":")
         try:
-            declared[name] = Prior(float(mean), float(sd))
+            prior = Prior(float(mean), float(sd))
         except ValueError:
-            raise ConfigurationError(f"--prior {text!r}: expected NAME=MEAN:SD, for one alpha=0.35:0.07") from None
+            prior = Prior(math.nan, math.nan)
+        if not (name and math.isfinite(prior.mean) and math.isfinite(prior.sd)):
+            raise ConfigurationError(f"--prior {text!r}: expected NAME=MEAN:SD, for one beta=0.37:0.07")
+        if name in declared:
+            raise ConfigurationError(f"--prior {text!r}: {name} is given twice")
+        declared[name] = prior
     return declared
 
 

@@ -33,9 +33,10 @@ def total_norm(limit: bool) -> list[Operation]:
 
 
 def gradient_scaling(parameters: Sequence[Value]) -> list[Operation]:
-    """Each gradient times a number, in place."""
+    """Each gradient times a number that lies on the device, in place."""
     tape = _tape(Component.GRADIENT_CLIPPING)
-    _emit(tape, "mul_", Kind.POINTWISE, (), (), launches=Size(len(parameters)), traffic=(*parameters, *parameters))
+    number = tape.new("clamped", (ONE,), ItemKind.FP32)
+    tape.emit("mul_", Kind.POINTWISE, (number, *parameters), parameters, launches=Size(len(parameters)), traffic=(*parameters, *parameters))
     return tape.operations
 
 

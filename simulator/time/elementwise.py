@@ -15,7 +15,7 @@ OTHERWISE = frozenset(("cat", "stack", "nll_loss_backward"))
 
 def is_irregular(operation: Operation) -> bool:
     """Whether a kernel of PyTorch's goes element by element: it widens, broadcasts or goes through parts of rows. Opaque kernels and a compiler's do not."""
-    if operation.kind is not Kind.POINTWISE or operation.opaque or operation.name in OTHERWISE:
+    if operation.kind is not Kind.POINTWISE or not operation.reads or operation.opaque or operation.name in OTHERWISE:
         return False
     moved = (*operation.reads, *operation.writes)
     widest = max((ITEM_BYTES[value.item] for value in moved), default=0)

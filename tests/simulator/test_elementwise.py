@@ -3,9 +3,12 @@
 import pytest
 
 from simulator.components import Component, Kind, Phase
+from simulator.explanation import explain
 from simulator.program.graph import ItemKind, Shape, Value
 from simulator.program.operations import Operation
+from simulator.program.optimizer import gradient_scaling
 from simulator.program.sizes import ONE, B, D, S, Size, T, V
+from simulator.question import ask
 from simulator.specs.presets import DEVICES
 from simulator.time.elementwise import is_irregular
 from simulator.time.kernels import cost
@@ -52,6 +55,20 @@ def test_a_compilers_and_opaque_kernels_are_regular_and_so_are_those_that_are_wr
     assert not is_irregular(operation(narrow, writes=wide, opaque=True))
     assert not is_irregular(operation(narrow, narrow, writes=value((T, TWICE), BF16), name="cat"))
     assert not is_irregular(operation(value((ONE,)), value((T,), ItemKind.INT64), writes=value((T, V)), name="nll_loss_backward"))
+
+
+def test_gradients_times_a_number_on_the_device_are_irregular_and_what_reads_nothing_is_not() -> None:
+    (scaling,) = gradient_scaling([value((T, D)), value((D,))])
+    assert is_irregular(scaling)
+    x = value((T, D))
+    assert not is_irregular(operation(writes=x.viewed((Size(0),)), name="empty_like"))
+
+
+def test_a_line_says_which_rate_it_took() -> None:
+    explained = explain(ask("tiny-moe", "single-node", device="h200-sxm-141gb", gpus=1), "time.backward.attention_norm")
+    sources = {term.what.rpartition(" ")[2]: term.source for term in explained.terms}
+    assert (sources["mul_"], sources["_to_copy"]) == ("pointwise, element by element", "pointwise")
+    assert any("bytes/s, element by element" in remark for remark in explained.remarks)
 
 
 def test_a_cast_takes_the_rate_of_irregular_traffic_and_without_one_that_of_all() -> None:

@@ -6,6 +6,7 @@ Rows are those that ``calibration fit`` reads: ``kind``, the shape, ``us`` of on
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,15 +22,16 @@ Case = tuple[str, Row, Callable[[], object]]
 
 SIZES = {
     "cpu": {
-        "gemm": (128, 512, 1024), "experts": (4, 16), "rows": (512, 2048), "elements": (2**14, 2**18, 2**22),
+        "gemm": (128, 512, 1024), "experts": (4, 16), "width": (64, 128), "rows": (512, 2048), "elements": (2**14, 2**18, 2**22),
         "sequence": (128, 512), "parameters": (10**5, 10**6),
     },
     "cuda": {
-        "gemm": (512, 1024, 2048, 4096, 8192), "experts": (8, 32, 64), "rows": (16384, 65536), "elements": (2**14, 2**20, 2**24, 2**28),
-        "sequence": (512, 2048, 8192), "parameters": (10**6, 10**8),
+        "gemm": (512, 1024, 2048, 4096, 8192), "experts": (8, 32, 64), "width": (512, 1024), "rows": (256, 65536, 262144),
+        "elements": (2**14, 2**18, 2**24, 2**26, 2**28), "sequence": (512, 2048, 8192), "parameters": (10**6, 10**8),
     },
 }  # fmt: skip
-"""Shapes by device: all combinations where several dimensions go together."""
+"""Shapes by device: all combinations where several dimensions go together. Kernels that move memory and do little else are timed on less than 2 and on more
+than 50 MB, what lies between comes from a cache; grouped products of one width alone would leave their FLOPs and bytes together."""
 
 
 def device_rows(device: str, dtype: str, repeats: int, log: Callable[[str], None]) -> list[Row]:
@@ -77,16 +79,14 @@ def _products(device: str, dtype: str) -> Iterator[Case]:
             for k in sizes["gemm"]:
                 left, right = _draw(device, dtype, m, k), _draw(device, dtype, k, n)
                 yield "gemm", {"m": m, "n": n, "k": k, "dtype": dtype, "layout": "NN"}, partial(torch.mm, left, right)
-    width = 1024 if device == "cuda" else 128
-    for experts in sizes["experts"]:
-        for rows in sizes["rows"]:
-            x, weight = _draw(device, dtype, rows, width), _draw(device, dtype, experts, width, width)
-            for skew, ends in (("uniform", _ends(experts, rows, 0.0)), ("zipf1", _ends(experts, rows, 1.0))):
-                counts = ends.diff(prepend=ends.new_zeros(1))
-                fields = {"experts": experts, "tokens": rows, "k": width, "n": width, "skew": skew, "dtype": dtype}
-                fields["max_over_mean"] = float(counts.max() * experts / rows)
-                on_device = ends.to(device)
-                yield "grouped_gemm", fields, partial(F.grouped_mm, x, weight, offs=on_device)  # type: ignore[attr-defined, unused-ignore]
+    for width, experts, rows in product(sizes["width"], sizes["experts"], sizes["rows"]):
+        x, weight = _draw(device, dtype, rows, width), _draw(device, dtype, experts, width, width)
+        for skew, ends in (("uniform", _ends(experts, rows, 0.0)), ("zipf1", _ends(experts, rows, 1.0))):
+            counts = ends.diff(prepend=ends.new_zeros(1))
+            fields = {"experts": experts, "tokens": rows, "k": width, "n": width, "skew": skew, "dtype": dtype}
+            fields["max_over_mean"] = float(counts.max() * experts / rows)
+            on_device = ends.to(device)
+            yield "grouped_gemm", fields, partial(F.grouped_mm, x, weight, offs=on_device)  # type: ignore[attr-defined, unused-ignore]
 
 
 def _ends(experts: int, rows: int, exponent: float) -> torch.Tensor:

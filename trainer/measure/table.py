@@ -140,7 +140,7 @@ def _time(report: StepReport) -> Table:
     table.add_section()
     table.add_row("all", *(f"{1e3 * seconds:.3f}" for seconds in (time.forward_s, time.backward_s, time.optimizer_s)), "")
     waits = {"exposed communication": time.exposed_communication_s, "waiting for other stages": time.bubble_s}
-    for name, seconds_s in {**{name: seconds for name, seconds in waits.items() if seconds}, "other": time.other_s}.items():
+    for name, seconds_s in {**{name: seconds for name, seconds in waits.items() if seconds}, "other: host, data": time.other_s}.items():
         table.add_row(name, "", "", f"{1e3 * seconds_s:.3f}", f"{seconds_s / time.step_s:.1%}")
     table.add_row("step", "", "", f"{1e3 * time.step_s:.3f}", "100.0%")
     return table

@@ -81,8 +81,8 @@ def test_kernels_that_a_cache_serves_are_left_out_on_a_gpu_alone(tmp_path: Path)
 
 def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_alone(tmp_path: Path) -> None:
     path = tmp_path / "kernels.jsonl"
-    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU"}]
-    for size in (60_000, 6_000_000, 60_000_000, 600_000_000):
+    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU", "cuda": "13.0"}]
+    for size in (60_000, 600_000, 60_000_000, 600_000_000):
         rows += [{"kind": name, "bytes": size, "us": 2.0 + size / rate * 1e6} for name, rate in (("add", 4e12), ("cast_bf16_fp32", 2e12))]
     rows += [{"kind": "gemm", "m": m, "n": m, "k": m, "dtype": "bf16", "us": 2.0 + 2e-6 * m**3 / 500 + 6e-6 * m**2} for m in (512, 1024, 4096)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -93,6 +93,31 @@ def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_a
     assert rate.irregular_bytes_per_s.standard_error is not None
     assert rate.irregular_bytes_per_s.value == pytest.approx(2e12, rel=1e-3)
     assert rate.bytes_per_s.value == pytest.approx(4e12, rel=1e-3)
+
+
+def test_a_cpu_casts_as_fast_as_it_copies(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    path.write_text(json.dumps({"kind": "cast_bf16_fp32", "bytes": 600_000, "us": 2.0}), encoding="utf-8")
+    (observation,) = load_probes(path).observations
+    assert observation.work == {Quantity("launches", Kind.POINTWISE): 1.0, Quantity("bytes", Kind.POINTWISE): 600_000.0}
+
+
+def test_a_table_of_cached_kernels_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    rows = [{"kind": "device", "name": "mine", "cuda": "13.0"}, {"kind": "add", "elements": 1, "bytes": 25_000_000, "us": 1.0}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="no timed kernels"):
+        load_probes(path)
+
+
+def test_what_a_table_does_not_tell_apart_leaves_the_rest_told() -> None:
+    """Grouped products of one width, and one RMSNorm beyond the cache."""
+    sources = gather([], [load_probes(Path("calibration/measurements/h200-2026-11-30/device.jsonl"))], "mine", "today")
+    rates = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h200-sxm-141gb")).device.kernels
+    irregular = rates[Kind.POINTWISE].irregular_bytes_per_s
+    assert irregular is not None
+    assert irregular.origin == rates[Kind.POINTWISE].bytes_per_s.origin == "fitted"
+    assert irregular.value < 0.6 * rates[Kind.POINTWISE].bytes_per_s.value
 
 
 @pytest.mark.parametrize(("preset", "table"), [("h100-sxm-80gb", "h100_kernels.jsonl"), ("h200-sxm-141gb", "h200_kernels.jsonl")])
