@@ -109,9 +109,8 @@ def _constants(device: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
     for kind, rate in device["kernels"].items():
         found.append((f"{kind} bytes_per_s", rate["bytes_per_s"]))
-        found += [(f"{kind} {name}", rate[name]) for name in ("irregular_bytes_per_s",) if rate[name] is not None]
         found += [(f"{kind} {item} {name}", constant) for name in ("flops_per_s", "backward_flops_per_s") for item, constant in rate[name].items()]
-        found += [(f"{kind} {name}", rate[name]) for name in ("launch_overhead_s", "product_overhead_s") if rate[name] is not None]
+        found += [(f"{kind} {name}", rate[name]) for name in ("irregular_bytes_per_s", "launch_overhead_s", "product_overhead_s") if rate[name] is not None]
     return found
 
 
