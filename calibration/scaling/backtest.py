@@ -1,20 +1,21 @@
 """How well a law foretells runs it has not seen: fitted below a compute cut, asked above it, cut after cut.
 
-Sampling intervals know nothing of a wrong form. Forecasts inside the runs that are known do: the quantile, at the intervals' level, of their errors as shares
-of their own half widths is what intervals are multiplied by (split conformal prediction with normalised scores, Lei et al. 2018, arXiv 1604.04173, over
-the rolling origin of time-series forecasts). Half widths themselves come from draws and from refits without a block of neighbouring runs (see blocks), which
-do not shrink with the rows where the form is wrong.
+Sampling intervals know nothing of a wrong form. Forecasts inside the runs that are known do (split conformal prediction, Lei et al. 2018, arXiv 1604.04173,
+over the rolling origin of time-series forecasts). The quantile, at the intervals' level, of their errors as shares of their own half widths is what
+intervals are multiplied by; that of the errors themselves from the last cuts, which grow with the distance (see bootstrap.farther), is the half width that
+none goes under: an interval narrower than the newest forecasts were wrong promises too much. Half widths themselves come from draws and from refits without
+a block of neighbouring runs (see blocks), which do not shrink with the rows where the form is wrong.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from calibration.scaling.baselines import nearest_run, no_floor
 from calibration.scaling.blocks import block_refits, jackknife_sd
-from calibration.scaling.bootstrap import RUNS_PER_PARAMETER, bootstrap, spread_noise
+from calibration.scaling.bootstrap import FORECAST_LEVEL, RUNS_PER_PARAMETER, Widening, bootstrap, farther, greatest, spread_noise
 from calibration.scaling.choice import Auto, candidates_for, taken
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
@@ -22,7 +23,6 @@ from calibration.scaling.objective import Objective
 from calibration.scaling.points import SAME_COMPUTE, Floats, Points
 from configuration.errors import ConfigurationError
 
-LEVEL = 0.8
 ORIGINS = 5
 RESAMPLES = 100
 RANDOM_STARTS = 8
@@ -36,26 +36,29 @@ NESTED_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FACTORS = (1.0, 2.5, 6.0, 16.0, 60.0, math.inf)
 """Ends of the bins of extrapolation factor: training FLOPs over those of the cut."""
 
+LAST_CUTS = 3
+"""Of the cuts below which the widening is learnt, whose forecasts' errors no interval is narrower than; assumed."""
+
 FEWEST_SCORES = 10
 """With fewer forecasts inside the known runs a quantile of them says nothing: intervals stay as sampled."""
 
 NESTED_STARTS = 4
 NORMAL_HALF_WIDTH = 1.2815515655446004
-"""Half width of the central interval of a normal distribution at LEVEL, in standard deviations."""
+"""Half width of the central interval of a normal distribution at FORECAST_LEVEL, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class Forecasts:
     """Forecasts [m] of the runs above one cut by ``law`` fitted below it.
 
-    ``log_c`` ln FLOPs; ``residual`` ln measured less ln predicted; ``low`` and ``high`` ends of the interval at LEVEL of that residual, sampled and not
-    widened; ``no_floor`` and ``nearest`` residuals of the baselines.
+    ``points`` those runs; ``residual`` ln measured less ln predicted; ``low`` and ``high`` ends of the interval at FORECAST_LEVEL of that residual, sampled
+    and not widened; ``no_floor`` and ``nearest`` residuals of the baselines.
     """
 
     law: str
     cut_flops: float
     fitted_rows: int
-    log_c: Floats
+    points: Points
     residual: Floats
     low: Floats
     high: Floats
@@ -67,14 +70,14 @@ class Forecasts:
         """FLOPs of each run over those of the cut [m]."""
         import numpy as np
 
-        return np.exp(self.log_c) / self.cut_flops
+        return np.exp(self.points.log_c) / self.cut_flops
 
-    @property
-    def scores(self) -> Floats:
-        """By how much each interval would have to be widened to reach its run [m]: at most 1 where it did."""
+    def covered(self, widening: Widening) -> Floats:
+        """Which runs lie in their intervals [m], widened so."""
         import numpy as np
 
-        return np.where(self.residual > 0, self.residual / np.maximum(self.high, 1e-12), self.residual / np.minimum(self.low, -1e-12))
+        high, low = (np.maximum(widening.factor * side, widening.least_at(self.points)) for side in (self.high, -self.low))
+        return np.asarray((self.residual <= high) & (-self.residual <= low))
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class Backtest:
     """
 
     held_out: Forecasts | None
-    held_out_widening: float
+    held_out_widening: Widening
     rolling: tuple[Forecasts, ...]
-    rolling_widening: tuple[float, ...]
-    widening: float
+    rolling_widening: tuple[Widening, ...]
+    widening: Widening
     skipped: tuple[str, ...]
 
 
@@ -108,15 +111,15 @@ def backtest(points: Points, law: FittedLaw | Auto, objective: Objective, *, cut
     if bool((points.log_c > log_cut).any()):
         _add(held_out, skipped, points, law, objective, log_cut, seed)
 
-    def known(forecasts: Forecasts) -> float:
-        return widening(points.take(points.log_c <= math.log(forecasts.cut_flops)), law, objective, seed) if origins else 1.0
+    def known(forecasts: Forecasts) -> Widening:
+        return widening(points.take(points.log_c <= math.log(forecasts.cut_flops)), law, objective, seed) if origins else Widening()
 
     return Backtest(
         held_out=held_out[0] if held_out else None,
-        held_out_widening=known(held_out[0]) if held_out else 1.0,
+        held_out_widening=known(held_out[0]) if held_out else Widening(),
         rolling=tuple(rolling),
         rolling_widening=tuple(known(forecasts) for forecasts in rolling),
-        widening=widening(seen, law, objective, seed) if origins else 1.0,
+        widening=widening(seen, law, objective, seed) if origins else Widening(),
         skipped=tuple(skipped),
     )
 
@@ -162,12 +165,12 @@ def forecasts_above(points: Points, law: FittedLaw | Auto, objective: Objective,
     ensemble = bootstrap(found, resamples=resamples, seed=seed)
     predicted = fitted.log_loss(found.theta, asked)
     drawn = ensemble.spread(fitted.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
-    low, high = np.quantile(drawn - predicted, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(drawn - predicted, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
     return Forecasts(
         law=fitted.name,
         cut_flops=math.exp(log_cut),
         fitted_rows=len(seen),
-        log_c=asked.log_c,
+        points=asked,
         residual=asked.log_loss - predicted,
         low=low,
         high=high,
@@ -176,16 +179,17 @@ def forecasts_above(points: Points, law: FittedLaw | Auto, objective: Objective,
     )
 
 
-def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: int = 0) -> float:
-    """Factor by which intervals of forecasts from ``points`` must grow to cover what they claim, learnt from forecasts inside ``points``.
+def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: int = 0) -> Widening:
+    """What intervals of forecasts from ``points`` need to cover what they claim, learnt from forecasts inside ``points``.
 
-    Never below 1: a sample cannot promise less than it drew. 1 also when there are too few runs to learn from.
+    The factor is never below 1: a sample cannot promise less than it drew. Nothing is asked for when there are too few runs to learn from.
     """
     import numpy as np
 
     order = np.sort(points.log_c)
     cuts = {float(order[max(1, round(share * len(order))) - 1]) + 0.5 * SAME_COMPUTE for share in NESTED_SHARES}
-    found: list[Floats] = []
+    scores: list[Floats] = []
+    errors: list[Floats] = []
     for log_cut in sorted(cut for cut in cuts if cut < order[-1]):
         seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
         try:
@@ -195,12 +199,20 @@ def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: 
             continue
         noise_sd = float(np.sqrt((spread_noise(nested) ** 2).mean()))
         sampled = np.hypot(jackknife_sd(fitted.log_loss(block_refits(nested), asked)), noise_sd)
-        found.append(np.abs(asked.log_loss - fitted.log_loss(nested.theta, asked)) / np.maximum(sampled, 1e-12))
+        error = np.abs(asked.log_loss - fitted.log_loss(nested.theta, asked))
+        scores.append(error / (NORMAL_HALF_WIDTH * np.maximum(sampled, 1e-12)))
+        errors.append(error / farther(asked, greatest(seen)))
+    return Widening(max(1.0, _at_level(scores, 1.0)), _at_level(errors[-LAST_CUTS:], 0.0), greatest(points))
+
+
+def _at_level(found: Sequence[Floats], without: float) -> float:
+    """Quantile of the scores at FORECAST_LEVEL, counting the forecast to come (the rank of conformal prediction); ``without`` enough of them."""
+    import numpy as np
+
     scores = np.sort(np.concatenate(found)) if found else np.array([])
     if len(scores) < FEWEST_SCORES:
-        return 1.0
-    rank = min(len(scores), math.ceil(LEVEL * (len(scores) + 1)))
-    return max(1.0, float(scores[rank - 1]) / NORMAL_HALF_WIDTH)
+        return without
+    return float(scores[min(len(scores), math.ceil(FORECAST_LEVEL * (len(scores) + 1))) - 1])
 
 
 def backtest_document(result: Backtest) -> dict[str, Any]:
@@ -211,26 +223,27 @@ def backtest_document(result: Backtest) -> dict[str, Any]:
             "law": result.held_out.law,
             "above_flops": result.held_out.cut_flops,
             "fitted_rows": result.held_out.fitted_rows,
-            "widening": result.held_out_widening,
+            "widening": asdict(result.held_out_widening),
             **_summary([result.held_out], [result.held_out_widening]),
         }
     rolling = {
-        "cuts": [{"law": forecasts.law, "flops": forecasts.cut_flops, "fitted_rows": forecasts.fitted_rows, "widening": widening}
+        "cuts": [{"law": forecasts.law, "flops": forecasts.cut_flops, "fitted_rows": forecasts.fitted_rows, "widening": asdict(widening)}
                  for forecasts, widening in zip(result.rolling, result.rolling_widening, strict=True)],
         **_summary(result.rolling, result.rolling_widening),
     }  # fmt: skip
-    return {"level": LEVEL, "widening": result.widening, "held_out": held_out, "rolling": rolling, "skipped": list(result.skipped)}
+    return {"level": FORECAST_LEVEL, "widening": asdict(result.widening), "held_out": held_out, "rolling": rolling, "skipped": list(result.skipped)}
 
 
-def _summary(forecasts: Sequence[Forecasts], widening: Sequence[float]) -> dict[str, Any]:
+def _summary(forecasts: Sequence[Forecasts], widening: Sequence[Widening]) -> dict[str, Any]:
     import numpy as np
 
     if not forecasts:
         return {"runs": 0}
-    factor, residual, no_floor_, nearest, scores = (
-        np.concatenate([getattr(each, name) for each in forecasts]) for name in ("factor", "residual", "no_floor", "nearest", "scores")
+    factor, residual, no_floor_, nearest = (
+        np.concatenate([getattr(each, name) for each in forecasts]) for name in ("factor", "residual", "no_floor", "nearest")
     )
-    allowed = np.concatenate([np.full(len(each.residual), wide) for each, wide in zip(forecasts, widening, strict=True)])
+    sampled = np.concatenate([each.covered(Widening()) for each in forecasts])
+    covered = np.concatenate([each.covered(asked) for each, asked in zip(forecasts, widening, strict=True)])
 
     def row(chosen: Floats) -> dict[str, Any]:
         error = np.expm1(-residual[chosen])
@@ -238,8 +251,8 @@ def _summary(forecasts: Sequence[Forecasts], widening: Sequence[float]) -> dict[
             "runs": int(chosen.sum()),
             "mean_absolute_relative_error": float(np.abs(error).mean()),
             "bias": float(error.mean()),
-            "coverage_sampled": float((scores[chosen] <= 1).mean()),
-            "coverage": float((scores[chosen] <= allowed[chosen]).mean()),
+            "coverage_sampled": float(sampled[chosen].mean()),
+            "coverage": float(covered[chosen].mean()),
             "no_floor_error": float(np.abs(np.expm1(-no_floor_[chosen])).mean()),
             "nearest_run_error": float(np.abs(np.expm1(-nearest[chosen])).mean()),
         }

@@ -15,8 +15,40 @@ RUNS_PER_PARAMETER = 5
 SMALLEST_SD = 1e-12
 """Draws that scatter by less have no scatter to speak of."""
 
-MOST_LEVELS = 8
+FORECAST_LEVEL = 0.8
+"""Of the intervals that forecasts are tested at, and that the widening is learnt for."""
+
+MOST_FORECAST_LEVELS = 8
 """A variable with more levels than this is cut into as many groups of equal size, each of which every draw must hold."""
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What forecasts inside the known runs ask of intervals (see backtest).
+
+    Half widths are multiplied by ``factor`` >= 1. None of ln L at FORECAST_LEVEL goes under ``least``, and beyond the greatest ln N D of the known runs,
+    ``log_nd``, under ``least`` times one more for each factor of e.
+    """
+
+    factor: float = 1.0
+    least: float = 0.0
+    log_nd: float = 0.0
+
+    def least_at(self, points: Points) -> Floats:
+        """The least half width of ln L at FORECAST_LEVEL [n]."""
+        return self.least * farther(points, self.log_nd)
+
+
+def farther(points: Points, log_nd: float) -> Floats:
+    """By how much errors of ln L are expected to grow [n] beyond a known ln N D: a wrong slope errs in proportion to the distance."""
+    import numpy as np
+
+    return np.asarray(1 + np.maximum(0.0, points.log_n + points.log_d - log_nd))
+
+
+def greatest(points: Points) -> float:
+    """The greatest ln N D."""
+    return float((points.log_n + points.log_d).max())
 
 
 @dataclass(frozen=True)
@@ -27,7 +59,7 @@ class Ensemble:
     ``noise`` [n] log residuals of the point fit, widened for the parameters spent on them: what a new run scatters by;
     ``noise_sd`` [R] the noise that each refit was simulated with, None when runs were resampled.
     ``share_converged`` of the refits with a small gradient, ``share_confirmed`` of them where a second start found nothing better.
-    ``widening`` >= 1 is the factor by which forecasts of earlier cuts had to be widened to cover what they claim (see backtest).
+    ``widening`` what forecasts of earlier cuts would have needed to cover what they claim.
     """
 
     method: str
@@ -37,7 +69,7 @@ class Ensemble:
     noise_sd: Floats | None
     share_converged: float
     share_confirmed: float
-    widening: float = 1.0
+    widening: Widening = Widening()
 
     @property
     def refits(self) -> Floats:
@@ -58,8 +90,20 @@ class Ensemble:
         return np.asarray(estimate + np.maximum(1.0, jackknife_sd(values[len(self.theta) :]) / scattered) * (drawn - estimate))
 
     def widened(self, values: Floats, estimate: Floats | float) -> Floats:
-        """The draws of ``spread``, further from the estimate by the widening."""
-        return estimate + self.widening * (self.spread(values, estimate) - estimate)
+        """The draws of ``spread``, further from the estimate by the widening's factor."""
+        return estimate + self.widening.factor * (self.spread(values, estimate) - estimate)
+
+    def forecast(self, log_losses: Floats, estimate: Floats, points: Points) -> Floats:
+        """The draws [R, n] of ln L at ``points`` from its values [R + K, n] at the refits, widened: where still narrower than allowed, spread to that."""
+        return self.at_least(self.widened(log_losses, estimate), estimate, points)
+
+    def at_least(self, drawn: Floats, estimate: Floats, points: Points) -> Floats:
+        """Draws [R, n] of ln L about ``estimate`` [n], those narrower than the least half width spread to it."""
+        import numpy as np
+
+        low, high = np.quantile(drawn, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
+        half_width = np.maximum(0.5 * (high - low), SMALLEST_SD)
+        return np.asarray(estimate + np.maximum(1.0, self.widening.least_at(points) / half_width) * (drawn - estimate))
 
     def scatter(self, count: int, seed: int) -> Floats:
         """Noise of ``count`` new runs for every draw [R, count]."""
@@ -163,16 +207,16 @@ def resampled_weights(points: Points, variables: tuple[str, ...], resamples: int
 def level_groups(logs: Floats) -> Floats:
     """Number of the level [n] of each value, values within 1 % being one level.
 
-    Levels of fewer than three runs, or more than MOST_LEVELS of them, become groups of four runs or more in the order of the value.
+    Levels of fewer than three runs, or more than MOST_FORECAST_LEVELS of them, become groups of four runs or more in the order of the value.
     """
     import numpy as np
 
     order = np.argsort(logs, kind="stable")
     level = np.empty(len(logs), dtype=int)
     level[order] = np.concatenate([[0], np.cumsum(np.diff(logs[order]) > 0.01)])
-    if level.max() < MOST_LEVELS and np.bincount(level).min() >= 3:
+    if level.max() < MOST_FORECAST_LEVELS and np.bincount(level).min() >= 3:
         return level
-    groups = max(1, min(MOST_LEVELS, len(logs) // 4))
+    groups = max(1, min(MOST_FORECAST_LEVELS, len(logs) // 4))
     rank = np.empty(len(logs), dtype=int)
     rank[order] = np.arange(len(logs))
     return np.asarray(rank * groups // len(logs))

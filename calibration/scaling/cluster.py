@@ -161,7 +161,7 @@ def allocate_hours(
         top_k=[each.top_k for each in candidates], total=[each.total_parameters for each in candidates],
     )  # fmt: skip
     log_loss = law.log_loss(theta, points)
-    drawn = None if ensemble is None else np.exp(ensemble.widened(law.log_loss(ensemble.refits, points), log_loss))
+    drawn = None if ensemble is None else np.exp(ensemble.forecast(law.log_loss(ensemble.refits, points), log_loss, points))
     choices = [
         TimedChoice(
             candidate=candidate,

@@ -127,7 +127,11 @@ def _show_backtest(console: "Console", backtest: dict[str, Any], *, chosen: bool
         if chosen:
             laws = ", ".join(f"{cut['law']} ({cut['fitted_rows']} rows)" for cut in rolling["cuts"])
             console.print(f"law chosen anew below each cut, by the rows there: {laws}")
-        console.print(f"intervals are widened {backtest['widening']:.2f} times, which is what forecasts inside the fitted runs ask for")
+        asked = backtest["widening"]
+        console.print(
+            f"what forecasts inside the fitted runs ask for: intervals widened {asked['factor']:.2f} times, "
+            f"{backtest['level']:.0%} intervals of a loss not under ± {asked['least']:.2%}, growing with compute beyond the runs"
+        )
         if rolling["coverage"] < backtest["level"] - TOO_NARROW:
             console.print(f"they are too narrow: {rolling['coverage']:.0%} of the forecasts above lie in intervals of {backtest['level']:.0%}")
     for reason in backtest["skipped"]:

@@ -69,7 +69,7 @@ def fit_document(findings: Findings) -> dict[str, Any]:
             "resamples": len(ensemble.theta),
             "share_converged": ensemble.share_converged,
             "share_confirmed": ensemble.share_confirmed,
-            "widening": ensemble.widening,
+            "widening": asdict(ensemble.widening),
             "level": LEVEL,
             "coefficients": coefficient_intervals(fit, ensemble),
         },

@@ -41,7 +41,7 @@ class Verdict:
     """What limits the loss at one point (``n`` parameters, ``d`` tokens, ``experts``); intervals at LEVEL.
 
     ``rho`` = (-dL/dlnN) / (-dL/dlnD): above 1 one e-fold of parameters gains more than one of tokens. None for a law that lacks N or D. Intervals are those
-    of the bootstrap times the widening of the backtest. ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
+    of the bootstrap, widened as the backtest asks. ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
     """
 
     n: float
@@ -80,8 +80,9 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
     import numpy as np
 
     law = fit.law
-    loss = float(law.loss(fit.theta, point)[0])
-    log_losses = ensemble.widened(law.log_loss(ensemble.refits, point)[:, 0], float(np.log(loss)))
+    log_loss = law.log_loss(fit.theta, point)
+    loss = float(np.exp(log_loss[0]))
+    log_losses = ensemble.forecast(law.log_loss(ensemble.refits, point), log_loss, point)[:, 0]
     rho = interval = probability = log_rho = None
     if {"n", "d"} <= set(law.variables):
         rho = float(rho_at(law, fit.theta, point)[0])

@@ -1,14 +1,21 @@
-"""The grid of this measurement: ``python balanced_grids.py`` prints a file for ``python -m trainer sweep --grid``.
+"""The grid of this measurement: ``python balanced_grids.py [TABLE...]`` prints a file for ``python -m trainer sweep --grid``, without the runs in the tables.
 
-Sizes: three to six layers of widths 96 to 512 with heads of 32; feed-forwards of twice the width.
+Sizes: three to eight layers of widths 96 to 896 with heads of 32; feed-forwards of twice the width.
 """
 
 import json
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-SIZES = {96: 3, 128: 4, 192: 4, 256: 5, 384: 5, 512: 6}
-"""Width to layers: 0.28, 0.66, 1.5, 3.3, 7.4 and 15.7 M active parameters without embeddings."""
+from configuration.overrides import split_by_kind
+from simulator.records.run_table import RunRow, read_rows
+from simulator.specs import load_model
+
+SIZES = {96: 3, 128: 4, 192: 4, 256: 5, 384: 5, 512: 6, 640: 8, 896: 8}
+"""Width to layers: 0.28, 0.66, 1.5, 3.3, 7.4, 15.7, 32.8 and 64.3 M active parameters without embeddings."""
 
 EXPERTS = (1, 4, 16)
 """Times the parameters of the dense feed-forward; 8 and 32 experts of half its width."""
@@ -18,6 +25,10 @@ SHORTER, NARROWER = int(os.environ.get("SHORTER", "1")), int(os.environ.get("NAR
 TOKENS = tuple(2**23 // SHORTER * part for part in (2, 3, 4, 6, 8))
 SEEDED_SIZES, SEEDED_EXPERTS, SEEDS = (96, 192, 384), 4, (1, 2)
 """Run with two more seeds."""
+
+VOCABULARY = 2048
+Setting = tuple[int, int, int, int]
+"""Active parameters without embeddings, experts, seed and tokens: what tells runs of the grid apart."""
 
 TOP_K = 2
 """Experts of a token, each as wide as the model, so that together they are the dense feed-forward."""
@@ -48,15 +59,36 @@ def rate(width: int) -> float:
     return float(f"{RATE * (active(width) / 1e5) ** RATE_POWER:.3g}")
 
 
-def losses() -> list[list[list[dict[str, Any]]]]:
-    """The grid."""
+def runs() -> Iterator[tuple[int, int, int, int]]:
+    """Width, times the parameters of the dense feed-forward, seed and tokens of every run."""
+    seeds = {(width, experts): (0,) for width in SIZES for experts in EXPERTS} | {(width, SEEDED_EXPERTS): (0, *SEEDS) for width in SEEDED_SIZES}
+    for (width, experts), given in seeds.items():
+        yield from ((width, experts, seed, tokens) for seed in given for tokens in TOKENS)
 
-    def grid(widths: tuple[int, ...], experts: tuple[int, ...], seeds: tuple[int, ...]) -> list[list[dict[str, Any]]]:
-        shapes = [shape(width, e) | {"training.learning_rate": rate(width)} for width in widths for e in experts]
-        return [shapes, [{"training.seed": seed} for seed in seeds], [{"training.tokens": tokens} for tokens in TOKENS]]
 
-    return [grid(tuple(SIZES), EXPERTS, (0,)), grid(SEEDED_SIZES, (SEEDED_EXPERTS,), SEEDS)]
+def setting(width: int, experts: int, seed: int, tokens: int) -> Setting:
+    """What tells a run apart in a table."""
+    spec = load_model("tiny-moe", split_by_kind(shape(width, experts) | {"model.vocabulary": VOCABULARY})["model"])
+    return spec.active_parameters - spec.embedding_parameters, 1 if experts == 1 else TOP_K * experts, seed, tokens
+
+
+def setting_of(row: RunRow) -> Setting:
+    """That of a row of a table."""
+    assert row.embedding_parameters is not None
+    assert row.seed is not None
+    return round(row.active_parameters - row.embedding_parameters), row.experts, row.seed, round(row.tokens)
+
+
+def main() -> None:
+    """Print the grid, without the runs that are in the tables named."""
+    have = {setting_of(row) for table in sys.argv[1:] for row in read_rows(Path(table))}
+    points = [
+        shape(width, experts) | {"training.learning_rate": rate(width), "training.seed": seed, "training.tokens": tokens}
+        for width, experts, seed, tokens in runs()
+        if not have or setting(width, experts, seed, tokens) not in have
+    ]
+    print(json.dumps({"grids": [[points]]}, indent=1))
 
 
 if __name__ == "__main__":
-    print(json.dumps({"grids": losses()}, indent=1))
+    main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real MoE runs over parameters, tokens and experts: cooldown branches off one trunk a size, trunks dealt to all GPUs in turn. Resumable: call it again.
 # With a process a trunk (24) all trunks go on side by side, the short branches first: a cut in time takes the runs of most compute and nothing else.
-# usage: run.sh CORPUS_FOLDER OUTPUT_FOLDER MINUTES [PROCESSES]
+# usage: run.sh CORPUS_FOLDER OUTPUT_FOLDER MINUTES [PROCESSES [TABLE...]]; runs that are in a TABLE are left out
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 corpus="$1" out="$2" minutes="$3" processes="${4:-24}"
@@ -16,6 +16,6 @@ common=(--threads 1 --processes "$processes" --data text-files "${plan[@]}"
     --set "training.schedule={kind: constant, warmup_steps: ${WARMUP:-128}, cooldown_fraction: 0.2, final_fraction: 0.0}" --set "training.adam_betas=[0.9, 0.99]"
     --set training.evaluation.interval_steps=1000000 --set training.checkpoints.interval_steps=1000000)
 mkdir -p "$out"
-python "$here/balanced_grids.py" >"$out/losses.yaml"
+python "$here/balanced_grids.py" "${@:5}" >"$out/losses.yaml"
 left="$(python -c "print(max(0, $minutes - $SECONDS / 60))")"
 python -m trainer sweep --runs "$out/losses.csv" --grid "$out/losses.yaml" --folder "$out/runs" --minutes "$left" "${common[@]}" >/dev/null

@@ -12,6 +12,7 @@ import pytest
 
 from calibration.scaling.backtest import backtest, backtest_document, forecasts_above, widening
 from calibration.scaling.baselines import nearest_run, no_floor
+from calibration.scaling.bootstrap import Widening, farther
 from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective
@@ -56,8 +57,8 @@ def test_the_run_of_most_compute_is_held_out_by_default() -> None:
     points = grid(0.003)
     result = backtest(points, CHINCHILLA, Objective(float("inf")), origins=0)
     assert result.held_out is not None
-    assert result.held_out.log_c.tolist() == [points.log_c.max()]
-    assert result.widening == 1
+    assert result.held_out.points.log_c.tolist() == [points.log_c.max()]
+    assert result.widening == Widening()
 
 
 def test_bias_has_the_sign_of_predicted_less_measured() -> None:
@@ -71,7 +72,22 @@ def test_a_wrong_law_widens_the_intervals() -> None:
     points = grid(0.001, side=7)
     bent = 0.02 * np.maximum(0.0, points.log_c - points.log_c.mean()) ** 2
     result = backtest(replace(points, log_loss=points.log_loss - bent), CHINCHILLA, Objective(float("inf")))
-    assert result.widening > 1.5
+    assert result.widening.factor > 1.5
+
+
+def test_no_interval_of_a_loss_is_narrower_than_the_newest_forecasts_were_wrong() -> None:
+    points = grid(0.001, side=7)
+    bent = points.log_loss - 0.004 * np.maximum(0.0, points.log_c - points.log_c.mean()) ** 2
+    asked = widening(replace(points, log_loss=bent), CHINCHILLA, Objective(float("inf")))
+    assert asked.least > 2 * widening(points, CHINCHILLA, Objective(float("inf"))).least
+    forecasts = forecasts_above(points, CHINCHILLA, Objective(float("inf")), float(np.quantile(points.log_c, 0.6)))
+    wide = replace(asked, factor=1.0)
+    assert forecasts.covered(wide)[np.abs(forecasts.residual) <= wide.least_at(forecasts.points)].all()
+
+
+def test_errors_are_expected_to_grow_with_the_compute_beyond_what_is_known() -> None:
+    points = points_at(n=[1e6, 1e6, 1e6], d=[1e8, 1e9, 1e9 * np.e])
+    assert farther(points, float(np.log(1e15))) == pytest.approx([1, 1, 2])
 
 
 def test_what_widens_a_forecast_was_known_below_its_cut() -> None:
@@ -91,7 +107,7 @@ def test_the_first_cut_leaves_five_runs_a_parameter_or_half_of_a_small_table() -
 def test_intervals_of_the_true_law_cover_what_they_claim() -> None:
     least_squares = Objective(float("inf"))
     forecasts = [forecasts_above(grid(0.005, 100 + seed), CHINCHILLA, least_squares, float(np.log(6e16 * 1.5))) for seed in range(20)]
-    covered = np.concatenate([each.scores <= 1 for each in forecasts])
+    covered = np.concatenate([each.covered(Widening()) for each in forecasts])
     assert len(covered) >= 60
     assert 0.7 <= covered.mean() <= 0.95
 

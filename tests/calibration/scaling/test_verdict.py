@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration.scaling.bootstrap import Ensemble, bootstrap
+from calibration.scaling.bootstrap import Ensemble, Widening, bootstrap
 from calibration.scaling.fit import Fit, fit
 from calibration.scaling.hull import hull_at
 from calibration.scaling.laws import fitted_law_named
@@ -58,9 +58,20 @@ def test_a_verdict_abstains_where_the_interval_of_rho_holds_one(studied: tuple[F
 def test_widening_moves_the_ends_of_an_interval_away_from_the_estimate(studied: tuple[Fit, Ensemble]) -> None:
     found, ensemble = studied
     point = points_at(n=1e7, d=1e9)
-    narrow, wide = (verdict_at(found, replace(ensemble, widening=widening), point) for widening in (1.0, 2.0))
+    narrow, wide = (verdict_at(found, replace(ensemble, widening=Widening(factor)), point) for factor in (1.0, 2.0))
     for side in (0, 1):
         assert np.log(wide.loss_interval[side] / wide.loss) == pytest.approx(2 * np.log(narrow.loss_interval[side] / narrow.loss))
+
+
+def test_a_loss_is_promised_no_more_tightly_than_forecasts_were_right(studied: tuple[Fit, Ensemble]) -> None:
+    found, ensemble = studied
+    inside, far = points_at(n=1e7, d=1e9), points_at(n=1e9, d=1e11)
+    known = Widening(least=0.05, log_nd=float(np.log(1e16)))
+    for point, least in ((inside, 0.05), (far, 0.05 * (1 + np.log(1e4)))):
+        estimate = found.law.log_loss(found.theta, point)
+        drawn = replace(ensemble, widening=known).forecast(found.law.log_loss(ensemble.refits, point), estimate, point)
+        low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+        assert 0.5 * (high - low) == pytest.approx(least)
 
 
 def test_the_roofline_lies_above_both_of_its_limits_and_is_lowest_where_rho_is_one(studied: tuple[Fit, Ensemble]) -> None:
