@@ -75,8 +75,9 @@ def timed_in_graph(work: Callable[[], object], calls: int, repeats: int) -> Timi
 def recorded(work: Callable[[], object], calls: int) -> Callable[[], None] | None:
     """The replay of a CUDA graph of so many calls; None where ``work`` cannot be captured.
 
-    It runs once on the capturing stream before, which makes the work spaces of its libraries, with every wait refused: a capture that a wait breaks would
-    leave PyTorch 2.11's allocator in the belief that it goes on. Where one breaks nevertheless, later ones fail before they begin.
+    It runs once on the capturing stream before, which makes the work spaces of its libraries, with waits refused: a capture that a wait breaks leaves PyTorch
+    2.11's allocator in the belief that it goes on. ``torch.cuda.synchronize`` itself is not refused; what calls it is issued by the host too, but its
+    capture's memory is lost to the process.
     """
     graph, stream = torch.cuda.CUDAGraph(), _capturing_stream()
     torch.cuda.synchronize()
