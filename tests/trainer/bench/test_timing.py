@@ -14,14 +14,25 @@ Work = Callable[[], object]
 
 
 def work() -> None:
-    """Ten microseconds as the host issues it, one of the GPU's."""
+    """Ten microseconds as the host issues it, two of the GPU's."""
+
+
+def tiny() -> None:
+    """Ten microseconds as the host issues it, half a one of the GPU's."""
+
+
+def large() -> None:
+    """As long as the GPU takes for it, which is ten microseconds too."""
+
+
+EACH_S = {work: 2e-6, tiny: 0.5e-6, large: 10e-6}
 
 
 class Replay:
-    """Of a graph of ``calls``, which need two microseconds each and none of the host's time."""
+    """Of a graph of ``calls``, which need ``each_s`` and none of the host's time."""
 
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
+    def __init__(self, calls: int, each_s: float) -> None:
+        self.seconds = calls * each_s
 
     def __call__(self) -> None:
         pass
@@ -33,11 +44,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     graphs: list[int] = []
 
     def seconds(run: Work, device: str, calls: int) -> float:
-        return calls * (run.calls * 2e-6 if isinstance(run, Replay) else 10e-6)
+        return calls * (run.seconds if isinstance(run, Replay) else 10e-6)
 
     def recorded(run: Work, calls: int) -> Replay | None:
         graphs.append(calls)
-        return None if run is waits else Replay(calls)
+        return None if run is waits else Replay(calls, EACH_S[run])
 
     monkeypatch.setattr(timing, "_seconds", seconds)
     monkeypatch.setattr(timing, "recorded", recorded)
@@ -48,12 +59,19 @@ def waits() -> None:
     """Cannot be captured."""
 
 
-def test_a_graph_holds_as_many_calls_as_the_host_issues_in_a_repeat(gpu: list[int]) -> None:
-    found = timed(work, "cuda", 3)
-    # 2 ms / 10 us; a replay of 200 takes 0.4 ms, of which 5 last 2 ms.
-    assert gpu == [200]
-    assert (found.issued, found.calls) == ("graph", 5 * 200)
-    assert found.repeats_s == pytest.approx([2e-6] * 3)
+@pytest.mark.parametrize(
+    ("run", "graphs", "replays"),
+    [
+        (large, [200], 1),  # 2 ms / 10 us
+        (work, [200, 1000], 1),  # of which 0.4 ms are left, so five times as many
+        (tiny, [200, 1000], 4),  # 0.1 ms are left; 1000 calls are the most, and take 0.5 ms
+    ],
+)
+def test_a_graph_holds_as_many_calls_as_last_a_repeat(gpu: list[int], run: Work, graphs: list[int], replays: int) -> None:
+    found = timed(run, "cuda", 3)
+    assert gpu == graphs
+    assert (found.issued, found.calls) == ("graph", replays * graphs[-1])
+    assert found.repeats_s == pytest.approx([EACH_S[run]] * 3)
     assert found.as_dict()["issued"] == "graph"
 
 
