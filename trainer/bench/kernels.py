@@ -130,6 +130,8 @@ def _measure(
             raise ValueError(f"the result has the shape {_told(shapes)}, expected {_told(wanted_shapes)}")
         pulls = [pull.to(out.dtype) for pull, out in zip(expected.pulls, outs, strict=True)]
         gradients = torch.autograd.grad(outs, leaves, pulls)
+        # Nodes that lived on would tie the leaves to the stream of this call, which is not the one that captures.
+        outs = [out.detach() for out in outs]
     except Exception as error:  # of the device, or of the user's kernel: the others still run
         return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, _first_line(error))
     forward, both = _timed_alike(lambda: kernel(*inputs), lambda: torch.autograd.grad(_listed(kernel(*inputs)), leaves, pulls), device, repeats)

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from trainer.bench import timing
-from trainer.bench.kernels import _timed_alike
+from trainer.bench.families import FAMILIES
+from trainer.bench.kernels import _timed_alike, measure_family
+from trainer.bench.optimizers import measure_optimizers
+from trainer.bench.shape import BenchShape
 from trainer.bench.timing import Timing, timed
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -120,6 +123,26 @@ def test_a_backward_pass_is_captured_with_its_forward() -> None:
     forward, both = _timed_alike(*small_linear(), "cuda", 5)
     assert (forward.issued, both.issued) == ("graph", "graph")
     assert forward.median_s < both.median_s < timed(small_linear()[1], "cuda", 5, calls=100).median_s
+
+
+SMALL = BenchShape(tokens=512, width=128, experts=8, top_k=2, expert_width=64, vocabulary=1024, heads=2, sequence=128)
+
+
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("operation", FAMILIES)
+def test_every_kernel_that_asks_the_device_nothing_is_timed_in_graphs(operation: str) -> None:
+    rows = measure_family(operation, FAMILIES[operation], SMALL, dtype="bf16", device="cuda", repeats=5)
+    issued = {row.kernel: (row.forward.issued, row.backward.issued) for row in rows if row.forward and row.backward}
+    by_host = {"loop"} if operation == "experts" else set()
+    assert issued == {kernel: ("host", "host") if kernel in by_host else ("graph", "graph") for kernel in FAMILIES[operation].kernels}
+
+
+@on_gpu
+@pytest.mark.gpu
+def test_optimizers_of_replayed_steps_are_timed_in_graphs() -> None:
+    rows = measure_optimizers(SMALL, device="cuda", repeats=5)
+    assert {row.kernel: row.forward and row.forward.issued for row in rows} == {"fused": "graph", "for-loop": "host", "split": "graph"}
 
 
 @on_gpu
