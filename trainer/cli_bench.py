@@ -42,6 +42,8 @@ def bench(
 ) -> None:
     """Time kernels forward and backward, against the device's roofline and against float64.
 
+    On CUDA replays of a CUDA graph are timed; what cannot be captured in one is issued by the host, and its record says so (issued: graph or host).
+
     Example: [bold]python -m trainer bench --kernel swiglu --set shape.tokens=1024,4096 --figure roofline.png[/bold]
     """
     from trainer.bench.request import Request, answer

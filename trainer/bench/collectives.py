@@ -91,7 +91,7 @@ def _group_rows(members: int, group: "dist.ProcessGroup", device: str, repeats: 
             timing = _timed(_work(name, size, members, group, device), group, device, repeats)
             repeats_us = [seconds * 1e6 for seconds in timing.repeats_s]
             row = {"kind": "collective", "op": name, "bytes": size, "ranks": members, "transport": transport, "us": timing.median_s * 1e6}
-            rows.append(row | {"repeats_us": repeats_us, "outliers": timing.outliers})
+            rows.append(row | {"repeats_us": repeats_us, "outliers": timing.outliers, "issued": timing.issued})
     return rows
 
 

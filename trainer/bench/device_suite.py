@@ -23,11 +23,11 @@ Case = tuple[str, Row, Callable[[], object]]
 SIZES = {
     "cpu": {
         "gemm": (128, 512, 1024), "experts": (4, 16), "width": (64, 128), "rows": (512, 2048), "elements": (2**14, 2**18, 2**22),
-        "sequence": (128, 512), "parameters": (10**5, 10**6),
+        "uneven_rows": (512, 2048), "sequence": (128, 512), "parameters": (10**5, 10**6),
     },
     "cuda": {
         "gemm": (512, 1024, 2048, 4096, 8192), "experts": (8, 32, 64), "width": (512, 1024), "rows": (256, 65536, 262144),
-        "elements": (2**14, 2**18, 2**24, 2**26, 2**28), "sequence": (512, 2048, 8192), "parameters": (10**6, 10**8),
+        "elements": (2**14, 2**18, 2**24, 2**26, 2**28), "uneven_rows": (2**15, 2**17), "sequence": (512, 2048, 8192), "parameters": (10**6, 10**8),
     },
 }  # fmt: skip
 """Shapes by device: all combinations where several dimensions go together. Kernels that move memory and do little else are timed on less than 2 and on more
@@ -39,7 +39,7 @@ def device_rows(device: str, dtype: str, repeats: int, log: Callable[[str], None
     rows = []
     for kind, fields, work in _cases(device, dtype):
         rows.append(_row(kind, fields, timed(work, device, repeats)))
-        log(f"{kind} {fields}: {rows[-1]['us']:.1f} µs")
+        log(f"{kind} {fields}: {rows[-1]['us']:.1f} µs, issued by the {rows[-1]['issued']}")
     for operation, work in _host_cases(device):
         rows.append(_row("host_per_call", {"op": operation}, host_timed(work, device, repeats)))
     if device == "cuda":
@@ -57,6 +57,7 @@ def _row(kind: str, fields: Row, timing: Timing) -> Row:
         "us_max": max(repeats_us),
         "repeats_us": repeats_us,
         "outliers": timing.outliers,
+        "issued": timing.issued,
     }
 
 
@@ -64,6 +65,7 @@ def _cases(device: str, dtype: str) -> Iterator[Case]:
     yield from _products(device, dtype)
     yield from _attention(device, dtype)
     yield from _moves(device, dtype)
+    yield from uneven_moves(device, dtype)
     yield from _routing(device, dtype)
     yield from _optimizers(device)
 
@@ -130,6 +132,26 @@ def _moves(device: str, dtype: str) -> Iterator[Case]:
             yield "copy_to_host", common | {"bytes": item * elements}, partial(at_host.copy_, x, non_blocking=True)
 
 
+def uneven_moves(device: str, dtype: str) -> Iterator[Case]:
+    """Element-wise kernels of which nobody says whether they go element by element: broadcasts, half of every row, and casts to the narrower type.
+
+    On a GPU 268 MB and more are moved, which no cache holds. ``bytes``: what is read and written, once each.
+    """
+    item, width = DTYPES[dtype].itemsize, 2048
+    for rows in SIZES[device]["uneven_rows"]:
+        elements = rows * width
+        common = {"rows": rows, "width": width, "elements": elements, "dtype": dtype}
+        x, row, column, out = (_draw(device, dtype, *size) for size in ((rows, width), (width,), (rows, 1), (rows, width)))
+        yield "multiply_by_row", common | {"bytes": item * (2 * elements + width)}, partial(torch.mul, x, row, out=out)
+        yield "multiply_by_column", common | {"bytes": item * (2 * elements + rows)}, partial(torch.mul, x, column, out=out)
+        half = _draw(device, dtype, rows, 2 * width)[:, :width]
+        yield "copy_of_half", common | {"bytes": item * 2 * elements}, partial(out.copy_, half)
+        yield "silu_of_half", common | {"bytes": item * 2 * elements}, partial(F.silu, half)
+        if dtype == "bf16":
+            wide = x.float()
+            yield "cast_fp32_bf16", common | {"bytes": 6 * elements}, partial(out.copy_, wide)
+
+
 def _routing(device: str, dtype: str) -> Iterator[Case]:
     width = 1024 if device == "cuda" else 128
     for rows in SIZES[device]["rows"]:
@@ -152,7 +174,8 @@ def _optimizers(device: str) -> Iterator[Case]:
         tensors = [torch.nn.Parameter(torch.randn(side, side, device=device)) for _ in range(10)]
         for tensor in tensors:
             tensor.grad = torch.randn_like(tensor)
-        optimizer = torch.optim.AdamW(tensors, fused=True)
+        # The same kernels: fused, its step counters are on the device anyway.
+        optimizer = torch.optim.AdamW(tensors, fused=True, capturable=device == "cuda")
         yield "adamw_fused", {"parameters": 10 * side * side, "tensors": 10}, optimizer.step
         if device == "cuda":
             narrow = [torch.nn.Parameter(tensor.detach().bfloat16()) for tensor in tensors]

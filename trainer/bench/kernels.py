@@ -130,18 +130,30 @@ def _measure(
             raise ValueError(f"the result has the shape {_told(shapes)}, expected {_told(wanted_shapes)}")
         pulls = [pull.to(out.dtype) for pull, out in zip(expected.pulls, outs, strict=True)]
         gradients = torch.autograd.grad(outs, leaves, pulls)
+        # Nodes that lived on would tie the leaves to the stream of this call, which is not the one that captures.
+        outs = [out.detach() for out in outs]
     except Exception as error:  # of the device, or of the user's kernel: the others still run
         return Row(operation, name, shape, None, None, flops, flops * family.backward_ratio, 0, 0, None, None, _first_line(error))
-    with torch.no_grad():
-        forward = timed(lambda: kernel(*inputs), device, repeats)
-    both = timed(lambda: torch.autograd.grad(_listed(kernel(*inputs)), leaves, pulls), device, repeats)
-    backward = Timing([max(seconds - forward.median_s, 1e-9) for seconds in both.repeats_s], both.calls)
+    forward, both = _timed_alike(lambda: kernel(*inputs), lambda: torch.autograd.grad(_listed(kernel(*inputs)), leaves, pulls), device, repeats)
+    backward = Timing([max(seconds - forward.median_s, 1e-9) for seconds in both.repeats_s], both.calls, both.issued)
     grads_bytes = sum(leaf.nbytes for leaf in leaves)
     moved += sum(out.nbytes for out in outs)
     return Row(
         operation, name, shape, forward, backward, flops, flops * family.backward_ratio, moved, moved + grads_bytes,
         _largest_error(outs, expected.results), _largest_error(gradients, expected.gradients),
     )  # fmt: skip
+
+
+def _timed_alike(run: Callable[[], object], run_both: Callable[[], object], device: str, repeats: int) -> tuple[Timing, Timing]:
+    """Forward without autograd, forward and backward; the host issues both where one of them cannot be in a graph, for they are subtracted."""
+    with torch.no_grad():
+        forward = timed(run, device, repeats)
+    both = timed(run_both, device, repeats)
+    if forward.issued != both.issued:
+        with torch.no_grad():
+            forward = timed(run, device, repeats, calls=forward.calls)
+        both = timed(run_both, device, repeats, calls=both.calls)
+    return forward, both
 
 
 def _listed(results: Tensor | tuple[Tensor, ...]) -> list[Tensor]:

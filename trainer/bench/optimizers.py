@@ -1,6 +1,7 @@
 """One step of every AdamW that a plan can name, over a matrix of the size of a layer of experts: time, bytes/s, error against float64."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,9 @@ def _optimizer(name: str, weight: Tensor, gradient: Tensor) -> tuple[torch.optim
     precision, implementation = PLANS[name]
     dtype = torch.bfloat16 if precision == "bf16-split" else torch.float32
     module = nn.ParameterDict({"weight": nn.Parameter(weight.to(dtype, copy=True))})
-    plan = Plan(sequence=1, micro_batch=1, precision=precision, implementation=Implementation(optimizer=implementation))
+    # As plans launch it that replay their steps. One launch a formula is another program there: its step counters move to the device.
+    launch: Literal["eager", "graph"] = "graph" if weight.is_cuda and name != "for-loop" else "eager"
+    plan = Plan(sequence=1, micro_batch=1, precision=precision, implementation=Implementation(optimizer=implementation, launch=launch))
     parameter = module["weight"]
     assert isinstance(parameter, nn.Parameter)
     parameter.grad = gradient.to(dtype)

@@ -34,6 +34,15 @@ def show_answer(answer: Answer, console: "Console") -> None:
         )  # fmt: skip
     console.print(table)
     console.print("[dim]rates, share and error are of the forward pass; bytes are the least that must move; errors are relative norms against float64[/dim]")
+    if by_host := _by_host(answer):
+        console.print(f"[dim]issued by the host, whose time it may be, for lack of a CUDA graph: {escape(', '.join(by_host))}[/dim]")
+
+
+def _by_host(answer: Answer) -> list[str]:
+    """Kernels that ran on CUDA without a graph."""
+    if "devices" not in answer.document["provenance"]:
+        return []
+    return list(dict.fromkeys(f"{row.operation} {row.kernel}" for row in answer.rows if row.forward is not None and row.forward.issued == "host"))
 
 
 def _error(value: float | None) -> str:
@@ -58,11 +67,12 @@ def _suite(document: dict[str, Any], console: "Console") -> None:
             )
         console.print(table)
         return
-    table = Table("kind", "rows", "quickest", "slowest", "outliers")
+    table = Table("kind", "rows", "quickest", "slowest", "outliers", "issued by")
     for kind in dict.fromkeys(row["kind"] for row in document["rows"]):
         rows = [row for row in document["rows"] if row["kind"] == kind]
         times_us = [row["us"] for row in rows]
-        table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)))
+        issued = ", ".join(sorted({row["issued"] for row in rows}))
+        table.add_row(kind, str(len(rows)), f"{min(times_us):,.1f} µs", f"{max(times_us):,.1f} µs", str(sum(len(row["outliers"]) for row in rows)), issued)
     console.print(table)
     console.print(f"{len(document['collectives'])} rows of collectives")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.device.fit import fit
+from calibration.device.beside import Beside, residuals_beside
+from calibration.device.fit import Coefficient, fit
 from calibration.device.held_out import held_out_errors
 from calibration.device.observations import EXPONENTIALS, Quantity
 from calibration.device.probes import WORK, load_probes
@@ -93,6 +94,33 @@ def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_a
     assert rate.irregular_bytes_per_s.standard_error is not None
     assert rate.irregular_bytes_per_s.value == pytest.approx(2e12, rel=1e-3)
     assert rate.bytes_per_s.value == pytest.approx(4e12, rel=1e-3)
+
+
+def test_kernels_beside_the_fit_leave_it_alone_and_are_held_against_both_rates(tmp_path: Path) -> None:
+    path, plain = tmp_path / "kernels.jsonl", tmp_path / "plain.jsonl"
+    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU", "cuda": "13.0"}]
+    for size in (60_000, 600_000, 60_000_000, 600_000_000):
+        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / rate * 1e6} for name, rate in (("add", 4e12), ("cast_bf16_fp32", 2e12))]
+    plain.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    # 1 GB: 502 us at the rate of irregular kernels, 252 at the other.
+    beside = [("multiply_by_row", 502.0), ("multiply_by_row", 502.0), ("copy_of_half", 252.0)]
+    rows += [{"kind": name, "bytes": 1_000_000_000, "elements": 1, "us": us, "issued": "graph"} for name, us in beside]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found, alone = (gather([], [load_probes(file)], "mine", "today") for file in (path, plain))
+    assert fit(found.observations).coefficients == fit(alone.observations).coefficients
+    row, half = residuals_beside(found.beside, fit(found.observations).coefficients)
+    assert (row.name, row.count, half.name, half.count) == ("multiply_by_row", 2, "copy_of_half", 1)
+    assert (row.irregular, row.contiguous) == (pytest.approx(0, abs=1e-3), pytest.approx(252 / 502 - 1, abs=1e-3))
+    assert (half.irregular, half.contiguous) == (pytest.approx(502 / 252 - 1, abs=1e-3), pytest.approx(0, abs=1e-3))
+
+
+def test_where_no_cast_was_timed_kernels_beside_the_fit_have_one_residual(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    rows = [{"kind": "add", "bytes": 600, "us": 2.0}, {"kind": "copy_of_half", "bytes": 1_000_000, "us": 4.0}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    prices = {Quantity("bytes", Kind.POINTWISE): Coefficient(5e-12, None), Quantity("launches", Kind.POINTWISE): Coefficient(1e-6, None)}
+    # 1 us and 5 us for the bytes, of which 4 us were measured.
+    assert residuals_beside(load_probes(path).beside, prices) == [Beside("copy_of_half", 1, pytest.approx(0.5), None)]
 
 
 def test_a_cpu_casts_as_fast_as_it_copies(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_every_kernel_that_runs_is_close_to_float64(tmp_path):
     assert all(row["forward_error"] < (1e-3 if row["operation"] == "optimizer" else 1e-5) for row in ran)
     assert max(row["gradient_error"] for row in ran if row["backward"]) < 1e-5
     assert all(len(row["forward"]["repeats_s"]) == 5 for row in ran)
+    assert {row[way]["issued"] for row in ran for way in ("forward", "backward") if row[way]} == {"host"}
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
@@ -62,10 +63,12 @@ def test_the_device_suite_has_all_that_calibration_fits_and_fabrics_reads(bench,
     assert {(row["op"], row["ranks"]) for row in collectives} >= {("all_to_all", 2), ("all_reduce", 3), ("ping_pong_round_trip", 2)}
     for row in (*document["rows"], *collectives):
         assert len(row["repeats_us"]) == 5
+        assert row["issued"] == "host"
         assert row["outliers"] == [index for index, us in enumerate(row["repeats_us"]) if us > 1.5 * row["us"]]
     assert {"torch", "python"} <= set(document["provenance"]["versions"])
     read = load_probes(probes)
     assert len(read.observations) > 50
+    assert {observation.name for observation in read.beside} == {"multiply_by_row", "multiply_by_column", "copy_of_half", "silu_of_half"}
     assert set(read.left_out) == {"collective"}
 
 
