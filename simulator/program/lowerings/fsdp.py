@@ -16,7 +16,6 @@ from simulator.program.rewrites.layout import Share
 from simulator.program.sizes import Total, symbol
 from simulator.program.tape import Backward, Forward, Lowering, Tape
 
-
 CAST_CALLS = 2
 """A buffer, its split into shards."""
 
@@ -114,7 +113,8 @@ def _copy_out(tape: Tape, unit: Unit, done: list[Value]) -> None:
         return
     rearranged = [value for value, axis in zip(unit.buffer(), unit.axes, strict=True) if axis]
     with tape.within(Component.PARAMETER_GATHER):
-        copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=(*unit.buffer(), *unit.buffer()), after=Stream.GATHER, calls=2 + len(unit.whole))
+        moved, calls = (*unit.buffer(), *unit.buffer()), 2 + len(unit.whole)
+        copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=moved, after=Stream.GATHER, calls=calls)
         copy.allocates += [*unit.buffer(), *rearranged]
         for value in rearranged:
             copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(value, value), calls=REARRANGING_CALLS)

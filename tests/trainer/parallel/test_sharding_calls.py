@@ -19,6 +19,7 @@ GLOO_CALLS = 2
 """Around a reduce-scatter gloo calls the dispatcher itself, where NCCL does not."""
 
 CASES = {
+    "zero-3, experts that shards do not divide": ({"zero_stage": 3}, {"blocks.0.feed_forward.experts": 5}),
     "zero-3": ({"zero_stage": 3}, {}),
     "zero-3, mixed precision, two micro-batches": ({"zero_stage": 3, "precision": "bf16-mixed", "global_batch": 8}, {}),
     "zero-3, packed experts, untied": ({"zero_stage": 3, "implementation.experts": "packed"}, {"tied_embeddings": False}),
