@@ -31,7 +31,7 @@ from simulator.program.rewrites.counts import count_over_ranks, counting_lowerin
 from simulator.program.rewrites.data_parallel import without_copies_of_large
 from simulator.program.rewrites.expert import EXPERT_PARALLEL_LOWERINGS, expert_parallel
 from simulator.program.rewrites.expert_tensor import EXPERT_TENSOR_LOWERINGS
-from simulator.program.rewrites.fsdp import Sharding, Unit, carried, shard_block, shard_ends, shard_numbers, sharding
+from simulator.program.rewrites.fsdp import Sharding, Unit, carried, even_rows, shard_block, shard_ends, shard_numbers, sharding
 from simulator.program.rewrites.fused_cross_entropy import fuse_cross_entropy
 from simulator.program.rewrites.gathering import gather_both_ways
 from simulator.program.rewrites.layout import Share, share_of, sharing_group
@@ -39,7 +39,7 @@ from simulator.program.rewrites.packed import pack_experts
 from simulator.program.rewrites.pipeline import ALONE, Place, actions, layers_of, layers_on
 from simulator.program.rewrites.recompute import Recomputed, recompute
 from simulator.program.rewrites.tensor import tensor_lowerings, tensor_parallel
-from simulator.program.sizes import ONE, B, D, N, S, T
+from simulator.program.sizes import ONE, B, D, N, S, Size, T
 from simulator.program.tape import ONLY, Backward, Forward, Turn
 from simulator.specs import DenseFeedForward, ExpertLoad, Implementation, ModelSpec, MoeFeedForward, Plan
 from simulator.specs.chunks import chunk_rows
@@ -120,7 +120,10 @@ def _piece(model: ModelSpec, structure: _Structure, common: dict[str, float], nu
     layers = [index for index, group in enumerate(model.blocks) for _ in range(group.count)]
     run = layers_of(number, count, len(layers))
     kinds = [(layers[layer], Place(number > 0 and layer == run[0], number < count - 1 and layer == run[-1], plan.pp > 1 and layer == run[-1])) for layer in run]
-    blocks = [Stretch(_block(structure, *_kinds(model.blocks[index]), place), len(list(equal)), numbers[index]) for (index, place), equal in groupby(kinds)]
+    blocks = [
+        Stretch(_block(structure, *_kinds(model.blocks[index]), place, even_rows(plan, numbers[index])), len(list(equal)), numbers[index])
+        for (index, place), equal in groupby(kinds)
+    ]
     return [*([Stretch(start, 1, common)] if number == 0 else []), *blocks, *([Stretch(finish, 1, common)] if number == count - 1 else [])]
 
 
@@ -197,7 +200,7 @@ def _numbers(group: BlockGroup, plan: Plan, load: ExpertLoad) -> dict[str, float
 
 
 @lru_cache(maxsize=256)
-def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward, place: Place) -> Segment:
+def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward | MoeFeedForward, place: Place, even: frozenset[Size]) -> Segment:
     graph = Graph("block")
     x = graph.input("x", (T, D), ItemKind.COMPUTE, Role.COMMUNICATION if place.received else Role.ACTIVATION)
     mixer = BlockGroup.model_fields["mixer"].annotation
@@ -223,7 +226,7 @@ def _block(structure: _Structure, qk_norm: str, feed_forward: DenseFeedForward |
         tensor_parallel(graph)
     if structure.counting_group:
         count_over_ranks(graph)
-    units = shard_block(graph, structure.sharding) if structure.sharding else []
+    units = shard_block(graph, structure.sharding, even) if structure.sharding else []
     if structure.implementation.compile == "block":
         join_projections(graph, structure.implementation.rope)
     graph.resolve(structure.precision)

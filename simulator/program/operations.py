@@ -68,6 +68,8 @@ class Operation:
     stream: Stream = Stream.COMPUTE
     after: Stream | None = None
     """A stream whose work so far it waits for."""
+    calls: int = 0
+    """Calls that the host makes for it beside its launches, each as long as one: allocations and views of hooks."""
     holds: tuple[Value, ...] = ()
     opaque: bool = False
     """A compiler takes it as it is: kernels of its own that nothing is fused into."""

@@ -63,6 +63,7 @@ class Tape:
         flops: Size | None = None,
         exchange: Exchange | None = None,
         launches: Size = ONE,
+        calls: int = 0,
         traffic: Sequence[Value] | None = None,
         stream: Stream = Stream.COMPUTE,
         after: Stream | None = None,
@@ -73,7 +74,7 @@ class Tape:
             flops = 2 * gemm.rows * gemm.columns * gemm.inner
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
-            flops=flops, gemm=gemm, exchange=exchange, launches=launches, traffic=tuple((*reads, *writes) if traffic is None else traffic),
+            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, traffic=tuple((*reads, *writes) if traffic is None else traffic),
             stream=stream, after=after, opaque=opaque,
         )  # fmt: skip
         self.operations.append(operation)

@@ -33,6 +33,8 @@ class Work:
     traffic: Sizes
     traffic_of: NDArray[np.intp]
     launches: Sizes
+    calls: NDArray[np.intp]
+    """Of the host, beside launches."""
     kinds: NDArray[np.intp]
     irregular: NDArray[np.intp]
     """1 where an element-wise kernel goes element by element."""
@@ -75,6 +77,7 @@ def work(operations: tuple[Operation, ...]) -> Work:
         Sizes.of([value.bytes for _, value in pairs]),
         np.array([position for position, _ in pairs], dtype=np.intp),
         Sizes.of([operation.launches for operation in operations]),
+        np.array([operation.calls for operation in operations], dtype=np.intp),
         np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
         np.array([is_irregular(operation) for operation in operations], dtype=np.intp),
         np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=np.intp),
@@ -116,5 +119,5 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     arithmetic = flops * per_flop[compiled.kinds, compiled.narrow, compiled.backward]
     started = launches * per_launch[compiled.kinds, compiled.listed] + compiled.further_products(bindings) * per_product[compiled.kinds]
     seconds = started + arithmetic + exponentials + moving
-    host = np.zeros_like(seconds) if device.host_and_device_are_one else launches * device.host_overhead_s.value
+    host = np.zeros_like(seconds) if device.host_and_device_are_one else (launches + compiled.calls) * device.host_overhead_s.value
     return Cost(flops, traffic, launches, seconds, moving, host)

@@ -22,6 +22,7 @@ from trainer.measure.profile import profile_steps
 from trainer.measure.spans import overlap_of
 from trainer.measure.subject import Subject, build_subject
 from trainer.measure.surroundings import place_of, settings, versions
+from trainer.measure.trace import check_trace_file, write_trace
 from trainer.parallel.together import gathered
 from trainer.parallel.world import launched_ranks, leave_world, start_world
 from trainer.replay import release
@@ -46,7 +47,10 @@ def _measure() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--timed", type=int, default=TIMED, help="steps of which the median is taken")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--trace", type=Path, help="Chrome trace of one more step of the first rank, .json or .json.gz: what the host does, hook by hook")
     given = parser.parse_args()
+    if given.trace is not None:
+        check_trace_file(given.trace)
     overrides = parse_single(given.settings, ("model", "plan"))
     spec = load_model(given.model, overrides.get("model"))
     plan, _ = load_plan(spec, given.plan, overrides.get("plan"), ranks=launched_ranks(), ranks_reason="processes", precision="fp32")
@@ -67,6 +71,11 @@ def _measure() -> None:
     if world.first:
         write_atomically(given.output, json.dumps(found, indent=1) + "\n")
         print(given.output.name, f"{found['step_s'] * 1e3:.1f} ms", {name: value for name, value in found.items() if name.endswith("_a_step_s")}, flush=True)
+    if given.trace is not None:
+        # After the numbers are written: it may take long.
+        profile = profile_steps(subject, steps=1)
+        if world.first:
+            write_trace(profile, given.trace)
     release(subject.optimize)
     leave_world()
 

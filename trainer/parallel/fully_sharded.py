@@ -19,7 +19,7 @@ from trainer.measure.scope import scope
 from trainer.model.linear import Linear
 from trainer.model.moe import Experts
 from trainer.model.transformer import Block
-from trainer.parallel.layout import division
+from trainer.parallel.layout import division, shard_axis
 from trainer.parallel.world import REPLICA, SHARD, Share, World
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Sharder:
             modules if len(modules) > 1 else modules[0],
             mesh=mesh,
             reshard_after_forward=plan.zero_stage == 3,
-            shard_placement_fn=lambda parameter: Shard(division(self.names[parameter]).shard),
+            shard_placement_fn=lambda parameter: Shard(shard_axis(self.names[parameter], parameter, self.world)),
             mp_policy=policy,
             ignored_params=self.alone,
         )

@@ -1,6 +1,6 @@
 """Which part of each parameter a rank holds, by the parameter's name.
 
-Shapes: E experts, D width, F hidden or expert width. Slices never cut the width of the model: that is where shards cut a sliced parameter.
+Shapes: E experts, D width, F hidden or expert width. Slices never cut the width of the model, so that shards always can.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Division:
-    """How a parameter is divided. ``slices``: dimension of the mesh to dimension of the tensor; ``shard``: what shards cut."""
+    """How a parameter is divided. ``slices``: dimension of the mesh to dimension of the tensor; ``shard``: what shards cut where they do not cut the first."""
 
     share: Share = Share.WHOLE
     slices: dict[str, int] = field(default_factory=dict)
@@ -46,6 +46,16 @@ DIVISIONS = {
 def division(name: str) -> Division:
     """How the parameter ``name`` is divided."""
     return DIVISIONS.get(name.split(".", 2)[2] if name.startswith("blocks.") else name, Division())
+
+
+def shard_axis(name: str, own: "Tensor", world: World) -> int:
+    """The dimension of this rank's slice ``own`` of a parameter that shards cut: the first, which FSDP gathers and scatters without copies of each parameter.
+
+    Where slices cut it already, or shards do not divide it, another one.
+    """
+    divided = division(name)
+    sliced = any(axis == 0 and world.degree(divided.share, dimension) > 1 for dimension, axis in divided.slices.items())
+    return divided.shard if sliced or own.shape[0] % world.degree(divided.share, SHARD) else 0
 
 
 def own_parts(model: "nn.Module") -> "list[Tensor]":
@@ -94,9 +104,10 @@ def as_whole(name: str, tensor: "Tensor", world: World) -> "Tensor":
     from torch.distributed.tensor import DTensor, Shard
 
     divided = division(name)
-    sharded = isinstance(tensor, DTensor)
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    cuts = dict(divided.slices) | ({SHARD: divided.shard} if sharded else {})
+    local, cuts = tensor, dict(divided.slices)
+    if isinstance(tensor, DTensor):
+        (placement,) = (placement for placement in tensor.placements if isinstance(placement, Shard))
+        local, cuts[SHARD] = tensor.to_local(), placement.dim
     mesh = world.submesh(divided.share, tuple(cuts))
     if mesh is None:
         return local

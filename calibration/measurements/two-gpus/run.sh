@@ -31,6 +31,9 @@ for transport in $transports; do
     # What replaying saves shows where the network holds nothing up.
     [ "$transport" = nvlink ] && steps nvlink-data-issued 2 "${issued[@]}" --set plan.ep=1
     steps "$transport-expert" 2 "${eager[@]}" --set plan.ep=2 "${few[@]}"
-    steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3 "${few[@]}"
+    # Where the network holds nothing up the host does; its trace says with what.
+    trace=()
+    [ "$transport" = nvlink ] || [ "$transport" = gloo ] && trace=(--trace "$out/$transport-sharded.trace.json.gz")
+    steps "$transport-sharded" 2 "${sharded[@]}" --set plan.ep=1 --set plan.zero_stage=3 "${few[@]}" "${trace[@]}"
 done
 exit $failed

@@ -2,6 +2,8 @@
 
 Buffers live as there: the result of an all-gather until the next one is copied out (forward) or it is copied out itself (backward), the input of a
 reduce-scatter until the next unit's gradients are there. Parameters cut along another dimension than the first are rearranged through copies.
+
+``calls``: what its hooks ask PyTorch's dispatcher for beside kernels and collectives: allocations, views, operators around operators. Freeing asks for none.
 """
 
 from functools import partial
@@ -13,6 +15,19 @@ from simulator.program.rewrites.fsdp import Sharding, Unit, UnitNode
 from simulator.program.rewrites.layout import Share
 from simulator.program.sizes import Total, symbol
 from simulator.program.tape import Backward, Forward, Lowering, Tape
+
+CAST_CALLS = 2
+"""A buffer, its split into shards."""
+
+GATHER_CALLS = 5
+"""A buffer, the operator that copies in, in it this rank's part, its split and the copy."""
+
+COPY_IN_CALLS = 3
+"""A buffer, a view of it by rank, the operator around the kernel."""
+
+
+REARRANGING_CALLS = 4
+"""Of each parameter: a buffer, views of it and of the result, chunks."""
 
 
 def sharding_lowerings(how: Sharding) -> dict[str, Lowering]:
@@ -73,7 +88,7 @@ def _collect(tape: Tape, unit: Unit, how: Sharding) -> None:
         return
     if unit.shards[0].item != unit.whole[0].item:
         tape.component = Component.PARAMETER_GATHER
-        tape.emit("_foreach_copy_", Kind.POINTWISE, (), (), traffic=(*unit.shards, *narrow)).allocates += narrow
+        tape.emit("_foreach_copy_", Kind.POINTWISE, (), (), traffic=(*unit.shards, *narrow), calls=CAST_CALLS).allocates += narrow
         _all_gather(tape, unit.buffer(), how, unit.share).frees += narrow
     else:
         _all_gather(tape, unit.buffer(), how, unit.share)
@@ -86,7 +101,7 @@ def _narrow(unit: Unit) -> list[Value]:
 def _all_gather(tape: Tape, result: list[Value], how: Sharding, share: Share) -> Operation:
     exchange = Exchange("all-gather", dict(how.gathers)[share], Total(tuple(value.bytes for value in result)))
     with tape.within(Component.PARAMETER_GATHER):
-        operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER)
+        operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER, calls=GATHER_CALLS)
     operation.allocates += result
     return operation
 
@@ -98,11 +113,12 @@ def _copy_out(tape: Tape, unit: Unit, done: list[Value]) -> None:
         return
     rearranged = [value for value, axis in zip(unit.buffer(), unit.axes, strict=True) if axis]
     with tape.within(Component.PARAMETER_GATHER):
-        copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=(*unit.buffer(), *unit.buffer()), after=Stream.GATHER)
+        moved, calls = (*unit.buffer(), *unit.buffer()), 2 + len(unit.whole)
+        copy = tape.emit("split_with_sizes_copy", Kind.POINTWISE, (), (), traffic=moved, after=Stream.GATHER, calls=calls)
         copy.allocates += [*unit.buffer(), *rearranged]
-        if rearranged:
-            copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(*rearranged, *rearranged))
-            copy.frees += rearranged
+        for value in rearranged:
+            copy = tape.emit("cat", Kind.POINTWISE, (), (), traffic=(value, value), calls=REARRANGING_CALLS)
+        copy.frees += rearranged
     copy.frees += done
 
 
@@ -129,7 +145,7 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
     with back.within(Component.GRADIENT_SYNC):
         held = [] if unit.copied else _rearranged(back, unit, gradients)
         into = unit.buffer(unit.shards[0].item)
-        back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE).allocates += into
+        back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE, calls=COPY_IN_CALLS).allocates += into
         for gradient in gradients:
             if gradient not in held:
                 back.drop(gradient)
@@ -138,7 +154,7 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
             operation = back.emit("copy_", Kind.POINTWISE, (), (), traffic=(*out, *out))
         else:
             exchange = Exchange("reduce-scatter", dict(how.gathers)[unit.share], Total(tuple(value.bytes for value in into)))
-            operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
+            operation = back.emit("_reduce_scatter_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE, calls=1 + len(out))
         operation.allocates += out
         if how.copying or unit.copied:
             copy = unit.buffer(unit.shards[0].item)
@@ -150,7 +166,7 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
             exchange = Exchange("all-reduce", group, Total(tuple(value.bytes for value in out)))
             back.emit("allreduce_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.REDUCE)
         if not back.turn.first:
-            back.emit("add_", Kind.POINTWISE, (), (), traffic=(*out, *out, *out)).frees += out
+            back.emit("add_", Kind.POINTWISE, (), (), traffic=(*out, *out, *out), calls=len(out) - 1).frees += out
         if unit.end and back.turn.last:
             back.operations[-1].frees += into
 
@@ -167,7 +183,7 @@ def _rearranged(back: Backward, unit: Unit, gradients: list[Value]) -> list[Valu
         if previous is not None and previous not in held:
             back.drop(previous)
         gradients[index] = back.new("chunks", gradient.shape, gradient.item)
-        back.emit("cat", Kind.POINTWISE, (gradient,), (gradients[index],))
+        back.emit("cat", Kind.POINTWISE, (gradient,), (gradients[index],), calls=1)
         previous = gradient
     if previous is not None and previous not in held:
         held.append(previous)

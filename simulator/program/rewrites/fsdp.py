@@ -12,7 +12,7 @@ from itertools import pairwise
 from simulator.components import Component, Role
 from simulator.program.graph import Graph, ItemKind, Node, Value
 from simulator.program.rewrites.layout import REPLICA, SHARD, Share, cut, share_of, sharing_group
-from simulator.program.sizes import Bindings, D, part, symbol
+from simulator.program.sizes import Bindings, C, D, E, F, G, H, L, Size, part, symbol
 from simulator.specs import Plan
 
 PARTS = {Share.WHOLE: "s", Share.SLICED: "t", Share.EXPERT: "e"}
@@ -101,11 +101,20 @@ class UnitNode(Node):
     unit: Unit = field(kw_only=True)
 
 
-def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Sharding, *, master: bool = False) -> Unit:
-    """A unit; ``master``: computed in the type of the parameters. Slices and experts are cut along the model's width, all others along the first dimension."""
+def even_rows(plan: Plan, numbers: Bindings) -> frozenset[Size]:
+    """First dimensions of slices and experts that shards cut: no slice cuts them, and the shards divide them. Twin: ``shard_axis`` of the trainer."""
+    if not plan.zero_stage:
+        return frozenset()
+    free = {Share.SLICED: (H * C, G * C, F) if plan.tp == 1 else (), Share.EXPERT: (E, L) if plan.ep == 1 else ()}
+    known = [(share, rows) for share, sizes in free.items() for rows in sizes if numbers.keys() >= set(rows.symbols)]
+    return frozenset(rows for share, rows in known if not rows.at(numbers) % cut(plan, share)[SHARD])
+
+
+def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Sharding, *, master: bool = False, even: frozenset[Size] = frozenset()) -> Unit:
+    """A unit; ``master``: computed in the type of the parameters. Slices and experts are cut along a first dimension that is ``even``, else along the width."""
     unit = Unit(name, share, not dict(how.gathers)[share], [], [], [])
     for parameter in parameters:
-        axis = 0 if share is Share.WHOLE else parameter.shape.index(D)
+        axis = 0 if share is Share.WHOLE or parameter.shape[0] in even else parameter.shape.index(D)
         cut_shape = tuple(part(size, PARTS[share]) if place == axis else size for place, size in enumerate(parameter.shape))
         unit.shards.append(replace(parameter, shape=cut_shape))
         item = ItemKind.MASTER if master else ItemKind.COMPUTE
@@ -114,8 +123,8 @@ def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Shardin
     return unit
 
 
-def shard_block(graph: Graph, how: Sharding) -> list[Unit]:
-    """Rewrite a block in place; its units in the order in which they are gathered."""
+def shard_block(graph: Graph, how: Sharding, even: frozenset[Size]) -> list[Unit]:
+    """Rewrite a block in place; its units in the order in which they are gathered. ``even``: what ``even_rows`` says of its numbers."""
     gathers = dict(how.gathers)
     belongs: dict[str, list[Value]] = {"block": [], "projections": [], "shared": [], "experts": []}
     for parameter in graph.parameters:
@@ -124,7 +133,7 @@ def shard_block(graph: Graph, how: Sharding) -> list[Unit]:
         if share in gathers:
             belongs[kind].append(parameter)
     shares = {"projections": Share.SLICED, "experts": Share.EXPERT}
-    units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), how, master=kind == "block") for kind, values in belongs.items() if values]
+    units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), how, master=kind == "block", even=even) for kind, values in belongs.items() if values]
     substitute(graph, units)
     spans = {unit: (0, len(graph.nodes)) if unit.name == "block" else _span(graph, unit) for unit in units}
     place(graph, spans)

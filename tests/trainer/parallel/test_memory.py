@@ -43,6 +43,7 @@ TWO = {
     "zero-3": ({"ep": 1, "zero_stage": 3}, {}),
     "zero-3, mixed precision, two micro-batches": ({"ep": 1, "zero_stage": 3, "precision": "bf16-mixed", "global_batch": 8}, {}),
     "zero-3, dense and experts": ({"ep": 1, "zero_stage": 3}, {"blocks": DENSE}),
+    "zero-3, experts that shards do not divide": ({"ep": 1, "zero_stage": 3}, {"blocks.0.feed_forward.experts": 5}),
     "expert x zero-3": ({"ep": 2, "zero_stage": 3}, {}),
     "zero-3, recomputed": ({"ep": 1, "zero_stage": 3, "recomputation": "full"}, {}),
     "expert x zero-3, experts recomputed": ({"ep": 2, "zero_stage": 3, "recomputation": ["experts"], "global_batch": 8}, {}),

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 import traceback
+from collections import Counter
 from itertools import count
 
 import torch
@@ -141,6 +142,28 @@ def followed(subject):
     return measure_communication(subject, repeats=1).rows
 
 
+def calls(case):
+    """Calls into the dispatcher from the hooks of sharded parameters in one step, but for those that another operator or a collective makes, by hook."""
+    spec, plan = specifications(case)
+    world = start_world(plan, timeout_s=30)
+    subject = build_subject(spec, plan, random_micro_batches(spec, plan, seed=world.data_rank), seed=1, world=world)
+    subject.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        subject.step()
+    found = Counter()
+    for event in profile.events():
+        around = list(outer(event))
+        if event.name.startswith(("aten::", "c10d::", "fsdp::")) and not any(name.startswith(("aten::", "c10d::")) for name in around):
+            found[next((name.split(" (")[0] for name in around if name.startswith("FSDP::")), "")] += 1
+    return {"calls": dict(found), "model": spec.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+
+
+def outer(event):
+    """Names of what a profiled event ran in, the innermost first."""
+    while (event := event.cpu_parent) is not None:
+        yield event.name
+
+
 def late(case):
     """Seconds in collectives and in waits, of a job in which one rank is late with every micro-batch."""
     spec, plan = specifications(case)
@@ -183,7 +206,7 @@ def resume(case):
     return {"losses": job.journal.losses, "step": job.step}
 
 
-CASES = {"resume": resume, "train": train, "infer": infer, "memory": memory, "late": late}
+CASES = {"resume": resume, "train": train, "infer": infer, "memory": memory, "calls": calls, "late": late}
 
 
 def main():
