@@ -6,6 +6,7 @@ from calibration.scaling.laws.data_constrained import DataConstrained
 from calibration.scaling.laws.fine_grained import FineGrained
 from calibration.scaling.laws.joint_moe import JointMoe
 from calibration.scaling.laws.joint_moe_fixed import JointMoeFixed
+from calibration.scaling.laws.joint_moe_norm import JointMoeNorm
 from calibration.scaling.laws.joint_moe_size import JointMoeSize
 from calibration.scaling.laws.kaplan import Kaplan
 from calibration.scaling.laws.routed import Routed
@@ -13,7 +14,9 @@ from calibration.scaling.laws.sparsity import Sparsity
 from calibration.scaling.laws.tied import Tied
 from configuration.errors import ConfigurationError, unknown
 
-_ALL: tuple[Law, ...] = (Chinchilla(), Tied(), DataConstrained(), Routed(), JointMoe(), JointMoeFixed(), JointMoeSize(), Kaplan(), FineGrained(), Sparsity())
+_ALL: tuple[Law, ...] = (
+    Chinchilla(), Tied(), DataConstrained(), Routed(), JointMoe(), JointMoeFixed(), JointMoeSize(), JointMoeNorm(), Kaplan(), FineGrained(), Sparsity(),
+)  # fmt: skip
 LAWS: dict[str, Law] = {law.name: law for law in _ALL}
 
 

@@ -17,7 +17,7 @@ from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective
 from calibration.scaling.points import Points, points_at, points_of
-from simulator.records.run_table import parse_columns, read_table
+from simulator.records.run_table import parse_columns, read_rows, read_table
 
 TABLE = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "scaling" / "chinchilla_epoch_extracted.csv"
 COLUMNS = "n=Model Size,c=Training FLOP,loss=loss"
@@ -136,39 +136,59 @@ def test_intervals_on_the_chinchilla_table_cover_what_they_claim() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["moe-scaling-h100", "moe-scaling-h200"])
-def test_our_own_runs_are_foretold_better_than_by_baselines_and_covered(table: str) -> None:
-    """The largest size and the longest runs held out, and the coverage of rolling cuts."""
+def test_our_own_runs_are_foretold_better_than_by_baselines(table: str) -> None:
+    """The largest size and the longest runs held out."""
     words = [sys.executable, str(MEASUREMENTS / "held_out.py"), str(MEASUREMENTS / table / "losses.csv"), "joint-moe-fixed", "active-non-embedding"]
-    by_design, by_compute = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("by compute:")
+    by_design, _ = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("by compute:")
     scatter = float(re.findall(r"ln L ([\d.]+)%", by_design)[0])
     mean, _, _, no_floor_error, nearest = (abs(float(number)) for number in re.findall(r"([-+]?[\d.]+)%", by_design)[1:])
     assert mean <= 2.2 * scatter
     assert mean < min(no_floor_error, nearest)
+
+
+@pytest.mark.slow
+def test_intervals_over_our_three_tables_cover_what_they_claim() -> None:
+    runs = covered = 0.0
+    for table in ("moe-scaling-h100", "moe-scaling-h200", "moe-scaling-balanced"):
+        rows, _ = gated(read_rows(MEASUREMENTS / table / "losses.csv"), Gates())
+        summary = backtest_document(backtest(points_of(rows, "active-non-embedding"), fitted_law_named("joint-moe-fixed"), Objective()))["rolling"]
+        assert summary["runs"] >= 60
+        assert summary["coverage"] >= 0.7
+        runs += summary["runs"]
+        covered += summary["runs"] * summary["coverage"]
+    assert 0.7 <= covered / runs <= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("smallest", "at_design", "at_4", "at_10"), [("", 0.4, 1.4, 2.2), ("width96", 0.5, 1.0, 2.0)])
+def test_our_runs_of_balanced_experts_are_foretold_within_a_percent(smallest: str, at_design: float, at_4: float, at_10: float, tmp_path: Path) -> None:
+    """With the smallest size, whose seeds scatter by up to 6 %, and without."""
+    header, *lines = (MEASUREMENTS / "moe-scaling-balanced" / "losses.csv").read_text().splitlines(keepends=True)
+    table = tmp_path / "losses.csv"
+    table.write_text(header + "".join(line for line in lines if not smallest or not line.startswith(smallest)))
+    words = [sys.executable, str(MEASUREMENTS / "held_out.py"), str(table), "joint-moe-norm", "active-non-embedding"]
+    by_design, by_compute = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("by compute:")
+    mean, _, _, no_floor_error, nearest = (float(number) for number in re.findall(r"([-+]?[\d.]+)%", by_design)[1:])
+    assert mean <= at_design < min(no_floor_error, nearest)
+    for factor, most in (("2.5 to 6", at_4), ("6 to 16", at_10)):
+        (line,) = re.findall(rf"^{factor} times: .*$", by_compute, flags=re.M)
+        error, no_floor_error, nearest = (float(number) for number in re.findall(r"(?:error|floor:|run:) ([\d.]+)%", line))
+        assert error <= most < min(no_floor_error, nearest)
     covered, runs = re.findall(r"cover ([\d.]+)% of (\d+) runs", by_compute)[0]
     assert int(runs) >= 60
     assert 70 <= float(covered) <= 90
 
 
-PUBLISHED_EXPONENTS = ("alpha=-0.1889:0.07", "beta=-0.1775:0.07", "gamma=0.0098:0.02", "zeta=-0.0259:0.02")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("priors", "at_4", "at_10"), [((), 1.1, 1.4), (PUBLISHED_EXPONENTS, 1.0, 1.0)])
-def test_our_runs_of_balanced_experts_are_foretold_within_a_percent(priors: tuple[str, ...], at_4: float, at_10: float) -> None:
-    table = MEASUREMENTS / "moe-scaling-balanced" / "losses.csv"
-    words = [sys.executable, str(MEASUREMENTS / "held_out.py"), str(table), "joint-moe-fixed", "active-non-embedding", *priors]
-    by_design, by_compute = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("by compute:")
-    mean, _, _, no_floor_error, nearest = (float(number) for number in re.findall(r"([-+]?[\d.]+)%", by_design)[1:])
-    assert mean <= 1.0 < min(no_floor_error, nearest)
-    for factor, most in (("2.5 to 6", at_4), ("6 to 16", at_10)):
-        (line,) = re.findall(rf"^{factor} times: .*$", by_compute, flags=re.M)
-        error, no_floor_error, nearest = (float(number) for number in re.findall(r"(?:error|floor:|run:) ([\d.]+)%", line))
-        assert error <= most < min(no_floor_error, nearest)
-
-
-def test_forecasts_kept_before_the_runs_came_true_as_told() -> None:
+@pytest.mark.parametrize(
+    ("forecasts", "all_runs", "beyond"),
+    [
+        ("forecasts.csv", "71 runs, mean error 0.93%", "24 runs, mean error 1.28%, bias +1.12%, worst 3.07%; 42% inside"),
+        ("forecasts-larger.csv", "43 runs, mean error 0.98%", "19 runs, mean error 0.76%, bias -0.53%, worst 2.26%; 89% inside"),
+    ],
+)
+def test_forecasts_kept_before_the_runs_came_true_as_told(forecasts: str, all_runs: str, beyond: str) -> None:
     folder = MEASUREMENTS / "moe-scaling-balanced"
-    words = [sys.executable, str(folder / "forecast.py"), str(folder / "losses.csv"), str(folder / "forecasts.csv")]
+    words = [sys.executable, str(folder / "forecast.py"), str(folder / "losses.csv"), str(folder / forecasts)]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert told[0].startswith("all: 56 runs, mean error 1.02%")
-    assert told[1].startswith("of more compute than any run known: 24 runs, mean error 1.28%")
+    assert told[0].startswith(f"all: {all_runs}")
+    assert told[1].startswith(f"of more compute than any run known: {beyond}")

@@ -64,5 +64,5 @@ def test_intervals_cover_what_they_claim_on_average_over_right_and_wrong_laws() 
         for seed in range(8):
             summary = backtest_document(backtest(grid(np.random.default_rng(seed), noise, misfit, reach), LAW, Objective(), seed=seed))["rolling"]
             covered["wrong" if misfit else "right"].append(summary["coverage"])
-    assert 0.75 <= np.mean(covered["right"]) <= 0.92
+    assert 0.75 <= np.mean(covered["right"]) <= 0.96
     assert 0.65 <= np.mean(covered["wrong"]) <= 0.9

@@ -74,6 +74,23 @@ def test_noise_moves_predictions_by_less_than_the_noise(name: str) -> None:
     assert np.abs(law.log_loss(found.theta, found.points) - law.log_loss(law.published_theta(), found.points)).mean() < 0.002
 
 
+def test_terms_in_a_norm_of_one_are_the_joint_law_and_other_norms_are_recovered() -> None:
+    law, joint = fitted_law_named("joint-moe-norm"), fitted_law_named("joint-moe-fixed")
+    published = joint.published["ludziejewski"].coefficients
+    points = crossed(joint, [1, 8, 32], [1e12])
+    assert law.log_loss(law.theta_of({**published, "p": 1.0}), points) == pytest.approx(points.log_loss)
+    truth = {**published, "p": 1.6}
+    theta = law.theta_of(truth)
+    assert (law.log_loss(theta, points) < points.log_loss).all(), "the larger p, the nearer the norm is to its larger term"
+    assert law.log_loss(law.recentred(theta, 1.3, -0.7), points.shifted(1.3, -0.7)) == pytest.approx(law.log_loss(theta, points))
+    logs, slopes = law.terms(theta[None], points)
+    steps = np.eye(len(theta)) * 1e-6
+    numeric = np.stack([(law.log_loss(theta + step, points) - law.log_loss(theta - step, points)) / 2e-6 for step in steps], axis=1)
+    assert weighted_slopes(log_sum_exp(logs)[1], slopes)[0] == pytest.approx(numeric, abs=1e-6)
+    found = fit(replace(points, log_loss=law.log_loss(theta, points)), law)
+    assert found.coefficients == pytest.approx(truth, rel=1e-3)
+
+
 def test_experts_as_size_is_nested_in_the_joint_law_and_recovered() -> None:
     law, joint = fitted_law_named("joint-moe-size"), fitted_law_named("joint-moe")
     truth = {"a": 36.0, "alpha": -0.19, "delta": -0.23, "b": 36.0, "beta": -0.18, "c": 1.36}
