@@ -28,8 +28,8 @@ class Roofline:
 def measure_roofline(device: str, dtype: str, repeats: int) -> Roofline:
     """Both ceilings on this device.
 
-    A copy is the quicker on a CPU, whose caches it passes by; a sum on a GPU, where a copy of 1 GB within a CUDA graph is the driver's and runs at two thirds of
-    its rate.
+    A copy is the quicker on a CPU, whose caches it passes by; a sum on a GPU, where a copy of 1 GB within a CUDA graph is the driver's and runs at two
+    thirds of its rate.
     """
     size = GEMM_SIZES[device]
     left, right = (torch.randn(size, size, device=device).to(DTYPES[dtype]) for _ in range(2))
