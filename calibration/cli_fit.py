@@ -38,7 +38,6 @@ def fit(
 
     Example: [bold]python -m calibration fit m1.json m2.json --name my-cpu -o my-cpu.yaml[/bold]
     """
-    from calibration.device.beside import residuals_beside
     from calibration.device.fit import fit as solve
     from calibration.device.held_out import held_out_errors
     from calibration.device.probes import load_probes
@@ -63,7 +62,6 @@ def fit(
         "observations": len(sources.observations),
         "median_absolute_residual": float(median(abs(found.residuals))),
         "held_out": [asdict(error) for error in held_out_errors([o for table in tables for o in table.observations], sources.own_launches)] if tables else [],
-        "beside": [asdict(row) for row in residuals_beside(sources.beside, found.coefficients)],
         "not_fitted": profile.notes,
         "yardstick_shares": {step.name: step.yardstick_share for step in steps},
         "left_out": sources.left_out,
@@ -96,9 +94,6 @@ def _show_fit(console: "Console", document: dict[str, Any]) -> None:
         console.print(
             f"  {error['name']}: fitted on every other kernel, median error {error['median']:.1%}, worst {error['worst']:.0%}, of the {error['count']} others"
         )
-    for row in document["beside"]:
-        irregular = "" if row["irregular"] is None else f", {row['irregular']:+.0%} at that of irregular ones"
-        console.print(f"  {row['name']}: not fitted to, {row['count']} predicted {row['contiguous']:+.0%} at the rate of contiguous kernels{irregular}")
     for note in document["not_fitted"]:
         console.print(f"  not fitted: {note}")
     for kind, why in document["left_out"].items():

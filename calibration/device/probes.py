@@ -29,9 +29,10 @@ CACHED = "tensors that stay in the cache say nothing of the memory"
 
 @dataclass(frozen=True)
 class Probes:
-    """``left_out``: kinds of rows that are not fitted, and why. ``beside``: kernels that are held against the fit, priced as contiguous.
+    """``left_out``: kinds of rows that are not fitted, and why.
 
-    ``host_s``: host time of a call, by operation; ``graph_s``: a small kernel in a CUDA graph.
+    ``host_s``: host time of a call, by operation; ``graph_s``: a small kernel in a CUDA graph, None where the others were timed in graphs too: their launches
+    are a graph's already.
     """
 
     path: Path
@@ -39,7 +40,6 @@ class Probes:
     memory_bytes: int | None
     versions: dict[str, str]
     observations: list[Observation]
-    beside: list[Observation]
     host_s: dict[str, float]
     graph_s: float | None
     left_out: dict[str, str]
@@ -53,9 +53,9 @@ def load_probes(path: Path) -> Probes:
         raise ConfigurationError(f"probes: {str(path)!r} cannot be read: {error.strerror}") from None
     device: Row = {}
     observations: list[Observation] = []
-    beside: list[Observation] = []
     host_s: dict[str, float] = {}
     graph_s: float | None = None
+    in_graphs = False
     left_out: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -67,9 +67,9 @@ def load_probes(path: Path) -> Probes:
                 host_s[row["op"]] = _seconds(row)
             elif kind == "launch" and row["op"] == "kernel_in_graph":
                 graph_s = _seconds(row)
-            elif kind in WORK or kind in BESIDE:
-                chosen, work = (observations, WORK) if kind in WORK else (beside, BESIDE)
-                chosen.append(Observation(f"{path.name}:{number}", kind, _seconds(row), _seconds(row), work[kind](row)))
+            elif kind in WORK:
+                in_graphs |= row.get("issued") == "graph"
+                observations.append(Observation(f"{path.name}:{number}", kind, _seconds(row), _seconds(row), WORK[kind](row)))
             else:
                 left_out[kind] = LEFT_OUT.get(kind, "a kind that the table's reader does not know")
         except (ValueError, TypeError) as error:
@@ -78,13 +78,13 @@ def load_probes(path: Path) -> Probes:
             raise ConfigurationError(f"{path}, line {number}: field {error.args[0]!r} is missing or has an unknown value") from None
     versions = {name: str(device[name]) for name in ("torch", "cuda") if device.get(name)}
     if "cuda" in versions:
-        left_out |= {f"{observation.name} of 2 to 50 MB": CACHED for observation in (*observations, *beside) if _is_cached(observation)}
-        observations, beside = ([observation for observation in found if not _is_cached(observation)] for found in (observations, beside))
+        left_out |= {f"{observation.name} of 2 to 50 MB": CACHED for observation in observations if _is_cached(observation)}
+        observations = [observation for observation in observations if not _is_cached(observation)]
     else:
         observations = [replace(observation, work=_without_irregular(observation.work)) for observation in observations]
     if not observations:
         raise ConfigurationError(f"{path}: no timed kernels (legal kinds: {', '.join(sorted(WORK))})")
-    return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, beside, host_s, graph_s, left_out)
+    return Probes(path, str(device.get("name", "")), device.get("memory_bytes"), versions, observations, host_s, None if in_graphs else graph_s, left_out)
 
 
 def _is_cached(observation: Observation) -> bool:
@@ -106,6 +106,10 @@ def _seconds(row: Row) -> float:
 
 def _moving(kind: Kind, size_bytes: float, launches: float = 1.0) -> dict[Quantity, float]:
     return {Quantity("launches", kind): launches, Quantity("bytes", kind): float(size_bytes)}
+
+
+def _irregular(size_bytes: float) -> dict[Quantity, float]:
+    return {Quantity("launches", Kind.POINTWISE): 1.0, Quantity("irregular_bytes", Kind.POINTWISE): float(size_bytes)}
 
 
 def _product(kind: Kind, flops: float, elements: float, item: str) -> dict[Quantity, float]:
@@ -149,9 +153,14 @@ WORK: dict[str, Callable[[Row], dict[Quantity, float]]] = {
     "attention_forward_backward": _attention_both,
     "add": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
     "copy": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
-    # Widened as it is read, element by element.
-    "cast_bf16_fp32": lambda row: {Quantity("launches", Kind.POINTWISE): 1.0, Quantity("irregular_bytes", Kind.POINTWISE): float(row["bytes"])},
+    "cast_fp32_bf16": lambda row: _moving(Kind.POINTWISE, row["bytes"]),
     "silu": lambda row: _moving(Kind.POINTWISE, row["bytes"]) | {EXPONENTIALS: float(row["elements"])},
+    # Widened as it is read, broadcast, or parts of rows: element by element (``simulator/time/elementwise.py``).
+    "cast_bf16_fp32": lambda row: _irregular(row["bytes"]),
+    "multiply_by_row": lambda row: _irregular(row["bytes"]),
+    "multiply_by_column": lambda row: _irregular(row["bytes"]),
+    "copy_of_half": lambda row: _irregular(row["bytes"]),
+    "silu_of_half": lambda row: _irregular(row["bytes"]) | {EXPONENTIALS: float(row["elements"])},
     "rms_norm_forward": lambda row: _moving(Kind.REDUCE, 2 * 2 * row["tokens"] * row["width"]),
     "index_select": lambda row: _moving(Kind.GATHER, 2 * 2 * row["rows"] * row["width"]),
     # Rows added two to a token, as top-2 routing does: the tokens are read and written, the rows read.
@@ -162,11 +171,6 @@ WORK: dict[str, Callable[[Row], dict[Quantity, float]]] = {
     "adamw_fused": lambda row: _moving(Kind.OPTIMIZER, 28 * row["parameters"]),
 }
 """Work of one call, by the row's ``kind``."""
-
-BESIDE: dict[str, Callable[[Row], dict[Quantity, float]]] = {
-    name: lambda row: _moving(Kind.POINTWISE, row["bytes"]) for name in ("multiply_by_row", "multiply_by_column", "copy_of_half", "cast_fp32_bf16")
-} | {"silu_of_half": WORK["silu"]}
-"""Of kernels that no constant is fitted to, as if they were contiguous: which rate they take is what they are timed for."""
 
 LEFT_OUT = {
     "softmax_fp32": "the table does not say in which type its input is read",

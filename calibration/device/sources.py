@@ -13,10 +13,9 @@ from simulator.components import Kind
 
 @dataclass(frozen=True)
 class Sources:
-    """Observations of all files; those ``beside`` are not fitted, but held against the fit. ``own_launches``: kinds timed alone, whose launches can be told."""
+    """Observations of all files; ``own_launches``: kinds timed alone, whose launches can be told."""
 
     observations: list[Observation]
-    beside: list[Observation]
     own_launches: frozenset[Kind]
     origin: Origin
     left_out: dict[str, str]
@@ -49,8 +48,7 @@ def gather(steps: Sequence[MeasuredStep], tables: Sequence[Probes], name: str, d
         host_s=_host_of_kernels(tables),
         graph_s=next((table.graph_s for table in tables if table.graph_s is not None), None),
     )
-    beside = [observation for table in tables for observation in table.beside]
-    return Sources(observations, beside, frozenset(timed_alone - {Kind.POINTWISE}), origin, left_out)
+    return Sources(observations, frozenset(timed_alone - {Kind.POINTWISE}), origin, left_out)
 
 
 def _machine(step: MeasuredStep) -> str:

@@ -133,7 +133,7 @@ def _moves(device: str, dtype: str) -> Iterator[Case]:
 
 
 def uneven_moves(device: str, dtype: str) -> Iterator[Case]:
-    """Element-wise kernels of which nobody says whether they go element by element: broadcasts, half of every row, and casts to the narrower type.
+    """Element-wise kernels that go element by element: broadcasts and half of every row; and casts to the narrower type, which do not.
 
     On a GPU 268 MB and more are moved, which no cache holds. ``bytes``: what is read and written, once each.
     """

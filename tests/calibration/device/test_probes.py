@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.device.beside import Beside, residuals_beside
-from calibration.device.fit import Coefficient, fit
+from calibration.device.fit import fit
 from calibration.device.held_out import held_out_errors
 from calibration.device.observations import EXPONENTIALS, Quantity
 from calibration.device.probes import WORK, load_probes
@@ -16,6 +15,7 @@ from configuration.errors import ConfigurationError
 from simulator.components import Kind
 from simulator.specs.presets import DEVICES
 
+H200_IN_GRAPHS = Path("calibration/measurements/h200-2026-11-30/device.jsonl")
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "gpu"
 
 
@@ -80,11 +80,14 @@ def test_kernels_that_a_cache_serves_are_left_out_on_a_gpu_alone(tmp_path: Path)
         assert set(found.left_out) == ({"add of 2 to 50 MB"} if versions else set())
 
 
-def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_alone(tmp_path: Path) -> None:
+def test_widened_broadcast_and_parted_kernels_share_a_rate_and_leave_that_of_the_others_alone(tmp_path: Path) -> None:
     path = tmp_path / "kernels.jsonl"
     rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU", "cuda": "13.0"}]
+    at_once = ("add", "cast_fp32_bf16")
+    one_by_one = ("cast_bf16_fp32", "multiply_by_row", "multiply_by_column", "copy_of_half")
     for size in (60_000, 600_000, 60_000_000, 600_000_000):
-        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / rate * 1e6} for name, rate in (("add", 4e12), ("cast_bf16_fp32", 2e12))]
+        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / 4e12 * 1e6} for name in at_once]
+        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / 2e12 * 1e6} for name in one_by_one]
     rows += [{"kind": "gemm", "m": m, "n": m, "k": m, "dtype": "bf16", "us": 2.0 + 2e-6 * m**3 / 500 + 6e-6 * m**2} for m in (512, 1024, 4096)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     sources = gather([], [load_probes(path)], "mine", "today")
@@ -96,31 +99,16 @@ def test_casts_give_the_rate_of_irregular_traffic_and_leave_that_of_the_others_a
     assert rate.bytes_per_s.value == pytest.approx(4e12, rel=1e-3)
 
 
-def test_kernels_beside_the_fit_leave_it_alone_and_are_held_against_both_rates(tmp_path: Path) -> None:
-    path, plain = tmp_path / "kernels.jsonl", tmp_path / "plain.jsonl"
-    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU", "cuda": "13.0"}]
-    for size in (60_000, 600_000, 60_000_000, 600_000_000):
-        rows += [{"kind": name, "bytes": size, "us": 2.0 + size / rate * 1e6} for name, rate in (("add", 4e12), ("cast_bf16_fp32", 2e12))]
-    plain.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    # 1 GB: 502 us at the rate of irregular kernels, 252 at the other.
-    beside = [("multiply_by_row", 502.0), ("multiply_by_row", 502.0), ("copy_of_half", 252.0)]
-    rows += [{"kind": name, "bytes": 1_000_000_000, "elements": 1, "us": us, "issued": "graph"} for name, us in beside]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    found, alone = (gather([], [load_probes(file)], "mine", "today") for file in (path, plain))
-    assert fit(found.observations).coefficients == fit(alone.observations).coefficients
-    row, half = residuals_beside(found.beside, fit(found.observations).coefficients)
-    assert (row.name, row.count, half.name, half.count) == ("multiply_by_row", 2, "copy_of_half", 1)
-    assert (row.irregular, row.contiguous) == (pytest.approx(0, abs=1e-3), pytest.approx(252 / 502 - 1, abs=1e-3))
-    assert (half.irregular, half.contiguous) == (pytest.approx(502 / 252 - 1, abs=1e-3), pytest.approx(0, abs=1e-3))
+def test_silu_of_half_of_every_row_is_irregular_and_raises_e_to_every_element() -> None:
+    work = WORK["silu_of_half"]({"elements": 10, "bytes": 40})
+    assert work == {Quantity("launches", Kind.POINTWISE): 1.0, Quantity("irregular_bytes", Kind.POINTWISE): 40.0, EXPONENTIALS: 10.0}
 
 
-def test_where_no_cast_was_timed_kernels_beside_the_fit_have_one_residual(tmp_path: Path) -> None:
+def test_kernels_that_were_timed_in_graphs_have_the_launches_of_graphs_already(tmp_path: Path) -> None:
     path = tmp_path / "kernels.jsonl"
-    rows = [{"kind": "add", "bytes": 600, "us": 2.0}, {"kind": "copy_of_half", "bytes": 1_000_000, "us": 4.0}]
+    rows = [{"kind": "add", "bytes": 6_000, "us": 2.0, "issued": "graph"}, {"kind": "launch", "op": "kernel_in_graph", "us": 1.25, "issued": "graph"}]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    prices = {Quantity("bytes", Kind.POINTWISE): Coefficient(5e-12, None), Quantity("launches", Kind.POINTWISE): Coefficient(1e-6, None)}
-    # 1 us and 5 us for the bytes, of which 4 us were measured.
-    assert residuals_beside(load_probes(path).beside, prices) == [Beside("copy_of_half", 1, pytest.approx(0.5), None)]
+    assert load_probes(path).graph_s is None
 
 
 def test_a_cpu_casts_as_fast_as_it_copies(tmp_path: Path) -> None:
@@ -139,21 +127,24 @@ def test_a_table_of_cached_kernels_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_table_does_not_tell_apart_leaves_the_rest_told() -> None:
-    """Grouped products of one width, and one RMSNorm beyond the cache."""
-    sources = gather([], [load_probes(Path("calibration/measurements/h200-2026-11-30/device.jsonl"))], "mine", "today")
+    """Attention of one number of tokens: its traffic takes the rate that kinds share."""
+    sources = gather([], [load_probes(H200_IN_GRAPHS)], "mine", "today")
     rates = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h200-sxm-141gb")).device.kernels
+    assert rates[Kind.ATTENTION].bytes_per_s.origin == "assumed"
     irregular = rates[Kind.POINTWISE].irregular_bytes_per_s
     assert irregular is not None
     assert irregular.origin == rates[Kind.POINTWISE].bytes_per_s.origin == "fitted"
     assert irregular.value < 0.6 * rates[Kind.POINTWISE].bytes_per_s.value
 
 
-@pytest.mark.parametrize(("preset", "table"), [("h100-sxm-80gb", "h100_kernels.jsonl"), ("h200-sxm-141gb", "h200_kernels.jsonl")])
-def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str) -> None:
+@pytest.mark.parametrize(
+    ("preset", "table", "others"), [("h100-sxm-80gb", "h100_kernels.jsonl", ()), ("h200-sxm-141gb", "h200_kernels.jsonl", (H200_IN_GRAPHS,))]
+)
+def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str, others: tuple[Path, ...]) -> None:
     if not (SHARED / table).is_file():
         pytest.skip(f"the kernel timings {table} are not beside this checkout")
     device = DEVICES.load(preset)
-    sources = gather([], [load_probes(SHARED / table)], preset, "2026-11-22")
+    sources = gather([], [load_probes(path) for path in (SHARED / table, *others)], preset, "today")
     again = build_profile(fit(sources.observations, sources.own_launches), sources.origin, device).device
     assert again.memory_bytes == device.memory_bytes
     for kind, rate in device.kernels.items():
