@@ -24,6 +24,7 @@ from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws.base import FittedLaw
 from calibration.scaling.objective import Objective, parse_priors
 from calibration.scaling.points import points_of
+from configuration.errors import ConfigurationError
 from simulator.records.run_table import RunRow, read_rows
 
 AIMS = {2.5: 0.01, 6.0: 0.02}
@@ -90,4 +91,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -20,6 +20,7 @@ AXES = {"log_n": "parameters N", "log_d": "tokens D", "log_c": "training FLOPs C
 def draw_residuals(figure: "Figure", findings: Findings) -> None:
     """Relative error of every run against N, D, C and, where it varies, E: a slope or a bend means a wrong form."""
     import numpy as np
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
     fitted, held_out = findings.fit.points, findings.held_out
     axes = [axis for axis in AXES if axis != "log_e" or np.ptp(fitted.log_e) > 0]
@@ -30,6 +31,10 @@ def draw_residuals(figure: "Figure", findings: Findings) -> None:
         place.axhline(0, color="black", linewidth=0.8)
         place.set_xscale("log")
         place.xaxis.set_minor_formatter("")
+        if np.ptp(getattr(fitted, axis)) < math.log(10):
+            # Powers of ten alone may leave the axis without a number.
+            place.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            place.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
         place.set_xlabel(AXES[axis])
     figure.axes[0].set_ylabel("predicted less measured loss (%)")
     figure.axes[0].legend()
