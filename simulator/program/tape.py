@@ -64,6 +64,7 @@ class Tape:
         exchange: Exchange | None = None,
         launches: Size = ONE,
         calls: int = 0,
+        hooks: int = 0,
         traffic: Sequence[Value] | None = None,
         stream: Stream = Stream.COMPUTE,
         after: Stream | None = None,
@@ -74,8 +75,8 @@ class Tape:
             flops = 2 * gemm.rows * gemm.columns * gemm.inner
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
-            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, traffic=tuple((*reads, *writes) if traffic is None else traffic),
-            stream=stream, after=after, opaque=opaque,
+            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, hooks=hooks,
+            traffic=tuple((*reads, *writes) if traffic is None else traffic), stream=stream, after=after, opaque=opaque,
         )  # fmt: skip
         self.operations.append(operation)
         return operation
