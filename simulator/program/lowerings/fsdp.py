@@ -47,7 +47,8 @@ def _gather(how: Sharding, tape: Forward, node: Node) -> None:
         _collect(tape, unit, how)
         previous = [] if unit.end else unit.before.gathered() if unit.before else [_carried("gathered")]
         _copy_out(tape, unit, previous)
-    tape.hook(partial(_scatter, how, unit))
+    # It hangs onto the input of the unit's first module.
+    tape.hook(partial(_scatter, how, unit), inside=unit.inner)
 
 
 def _reshard(how: Sharding, tape: Forward, node: Node) -> None:
