@@ -91,6 +91,8 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
         notes.append("assumed: the host launches a graph in the time of one kernel")
         if device.graph_launch_overhead_s is None:
             notes.append(f"the profile {device.name} has no graph_launch_overhead_s: assumed, kernels of a graph follow one another as those issued alone")
+    if plan.zero_stage and device.hook_overhead_s is None and not device.host_and_device_are_one:
+        notes.append(f"the profile {device.name} has no hook_overhead_s: the Python of the hooks of sharded parameters is left out of the step")
     if device.matrix_workspace_bytes is None and not device.host_and_device_are_one:
         notes.append(f"the profile {device.name} has no matrix_workspace_bytes: the work space of matrix products is left out of the peak")
     if not device.host_and_device_are_one and device.kernels[Kind.POINTWISE].irregular_bytes_per_s is None:

@@ -68,6 +68,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         "peak_flops_per_s": base.model_dump(mode="json")["peak_flops_per_s"] if base else {},
         "launch_overhead_s": _duration(common, origin, "launch overhead", notes),
         "host_overhead_s": _host(origin, base, notes),
+        "hook_overhead_s": _of_hooks(base, notes),
         "listed_launch_overhead_s": None if listed is None else _duration(listed, origin, "listed_launch_overhead_s", notes),
         "graph_launch_overhead_s": _in_graph(origin, base, notes),
         "exponentials_per_s": _exponentials(fit, origin, notes),
@@ -163,6 +164,13 @@ def _host(origin: Origin, base: DeviceSpec | None, notes: list[str]) -> dict[str
         raise ConfigurationError("fit: host_overhead_s was not measured (rows 'host_per_call' of --probes), and no --base gives one")
     notes.append("host_overhead_s: of the base device; not measured")
     return base.model_dump(mode="json", exclude_none=True)["host_overhead_s"]  # type: ignore[no-any-return]
+
+
+def _of_hooks(base: DeviceSpec | None, notes: list[str]) -> dict[str, Any] | None:
+    if base is None or base.hook_overhead_s is None:
+        return None
+    notes.append("hook_overhead_s: of the base device; not measured")
+    return base.hook_overhead_s.model_dump(mode="json", exclude_none=True)
 
 
 def _in_graph(origin: Origin, base: DeviceSpec | None, notes: list[str]) -> dict[str, Any] | None:

@@ -70,6 +70,8 @@ class Operation:
     """A stream whose work so far it waits for."""
     calls: int = 0
     """Calls that the host makes for it beside its launches, each as long as one: allocations and views of hooks."""
+    hooks: int = 0
+    """Hooks of ``fully_shard`` that the host goes through for it, beside all these calls."""
     holds: tuple[Value, ...] = ()
     opaque: bool = False
     """A compiler takes it as it is: kernels of its own that nothing is fused into."""

@@ -64,6 +64,7 @@ class Tape:
         exchange: Exchange | None = None,
         launches: Size = ONE,
         calls: int = 0,
+        hooks: int = 0,
         traffic: Sequence[Value] | None = None,
         stream: Stream = Stream.COMPUTE,
         after: Stream | None = None,
@@ -74,8 +75,8 @@ class Tape:
             flops = 2 * gemm.rows * gemm.columns * gemm.inner
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
-            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, traffic=tuple((*reads, *writes) if traffic is None else traffic),
-            stream=stream, after=after, opaque=opaque,
+            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, hooks=hooks,
+            traffic=tuple((*reads, *writes) if traffic is None else traffic), stream=stream, after=after, opaque=opaque,
         )  # fmt: skip
         self.operations.append(operation)
         return operation
@@ -86,6 +87,7 @@ class AutogradNode:
     """A forward operation as autograd sees it. ``inputs``: those that may want a gradient. ``stop``: operations until all of ``saves`` are kept.
 
     ``releases``: its rule lets go of what it saved, each after its last use.
+    ``inside``: comes before the gradient that the node after it made is added to others.
     """
 
     component: Component
@@ -95,6 +97,7 @@ class AutogradNode:
     rule: Rule
     stop: int
     releases: bool = False
+    inside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +133,14 @@ class Forward(Tape):
         before = not custom and not {value.storage for value in saves} & {value.storage for value in outputs}
         self.autograd.append(AutogradNode(self.component, tuple(inputs), tuple(outputs), tuple(saves), rule, len(self.operations) - before, releases))
 
-    def hook(self, act: "Callable[[Backward], None]") -> None:
-        """Let backward ``act`` when it comes to this place."""
+    def hook(self, act: "Callable[[Backward], None]", *, inside: bool = False) -> None:
+        """Let backward ``act`` when it comes to this place; ``inside``: before the next node's gradient of its input is added to those of other readers."""
 
         def rule(back: "Backward", gradients: list[Value]) -> Gradients:
             act(back)
             return ()
 
-        self.autograd.append(AutogradNode(self.component, (), (), (), rule, len(self.operations)))
+        self.autograd.append(AutogradNode(self.component, (), (), (), rule, len(self.operations), inside=inside))
 
     def lower(self, node: Node, table: "dict[str, Lowering]") -> None:
         """Write the operations of ``node``."""
@@ -233,6 +236,7 @@ class Backward(Tape):
         waiting = dict(uses)
         stretch_of = {index: recomputation for span, recomputation in recomputations for index in span}
         pending = [recomputation for _, recomputation in recomputations]
+        late: list[tuple[Component, Value, Value]] = []
         for index, node in reversed(list(enumerate(nodes))):
             recomputation = stretch_of.get(index)
             if recomputation is not None:
@@ -264,9 +268,16 @@ class Backward(Tape):
                 self.drop(storage)
             for value in (*present, *(value for value in node.saves if value.storage not in again and not node.releases)):
                 self.drop(value)
+            before_hook = index > 0 and nodes[index - 1].inside
             for value, gradient in zip(node.inputs, outgoing, strict=True):
-                if gradient is not None:
+                if gradient is not None and before_hook and value.differentiated not in waiting:
+                    late.append((node.component, value.differentiated, gradient))
+                elif gradient is not None:
                     self._accumulate(value.differentiated, gradient, waiting)
+            if node.inside:
+                for self.component, target, gradient in late:
+                    self._accumulate(target, gradient, waiting)
+                late = []
 
     def _accumulate(self, target: Value, gradient: Value, waiting: dict[Value, int]) -> None:
         earlier = self.gradients.get(target)

@@ -66,6 +66,8 @@ class DeviceSpec(Spec):
     peak_flops_per_s: Annotated[dict[Literal["fp32", "bf16"], Constant], Field(default_factory=dict)]
     launch_overhead_s: Overhead
     host_overhead_s: Overhead
+    hook_overhead_s: Overhead | None = None
+    """Of the host, in each hook of ``fully_shard`` that gathers or reduces a unit, beside its calls; None: not measured, left out."""
     listed_launch_overhead_s: Overhead | None = None
     """Of each launch of a call over all parameters at once, where it is less than others': no Python lies between them."""
     graph_launch_overhead_s: Overhead | None = None

@@ -35,6 +35,7 @@ class Work:
     launches: Sizes
     calls: NDArray[np.intp]
     """Of the host, beside launches."""
+    hooks: NDArray[np.intp]
     kinds: NDArray[np.intp]
     irregular: NDArray[np.intp]
     """1 where an element-wise kernel goes element by element."""
@@ -78,6 +79,7 @@ def work(operations: tuple[Operation, ...]) -> Work:
         np.array([position for position, _ in pairs], dtype=np.intp),
         Sizes.of([operation.launches for operation in operations]),
         np.array([operation.calls for operation in operations], dtype=np.intp),
+        np.array([operation.hooks for operation in operations], dtype=np.intp),
         np.array([_KINDS.index(operation.kind) for operation in operations], dtype=np.intp),
         np.array([is_irregular(operation) for operation in operations], dtype=np.intp),
         np.array([any(value.item is ItemKind.BF16 for value in operation.reads) for operation in operations], dtype=np.intp),
@@ -119,5 +121,7 @@ def cost(operations: tuple[Operation, ...], bindings: Bindings, device: DeviceSp
     arithmetic = flops * per_flop[compiled.kinds, compiled.narrow, compiled.backward]
     started = launches * per_launch[compiled.kinds, compiled.listed] + compiled.further_products(bindings) * per_product[compiled.kinds]
     seconds = started + arithmetic + exponentials + moving
-    host = np.zeros_like(seconds) if device.host_and_device_are_one else (launches + compiled.calls) * device.host_overhead_s.value
+    hook_s = device.hook_overhead_s.value if device.hook_overhead_s is not None else 0.0
+    issued = (launches + compiled.calls) * device.host_overhead_s.value + compiled.hooks * hook_s
+    host = np.zeros_like(seconds) if device.host_and_device_are_one else issued
     return Cost(flops, traffic, launches, seconds, moving, host)

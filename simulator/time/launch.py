@@ -48,6 +48,7 @@ def _replayed(device: ById) -> DeviceSpec:
 
     kernels = {kind: rate.model_copy(update={"launch_overhead_s": smaller(rate.launch_overhead_s)}) for kind, rate in spec.kernels.items()}
     changes = {
-        "host_overhead_s": issue, "launch_overhead_s": own, "listed_launch_overhead_s": smaller(spec.listed_launch_overhead_s), "kernels": kernels,
+        "host_overhead_s": issue, "hook_overhead_s": None, "launch_overhead_s": own,
+        "listed_launch_overhead_s": smaller(spec.listed_launch_overhead_s), "kernels": kernels,
     }  # fmt: skip
     return spec.model_copy(update=changes)

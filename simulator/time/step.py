@@ -210,7 +210,11 @@ def _price(operations: tuple[Operation, ...], bindings: Bindings, device: Device
         host_s, device_s = float(costs.host_s[position]), float(costs.seconds[position])
         network_s = 0.0
         if operation.exchange is not None:
-            network_s = network.seconds(network.call(operation.exchange, bindings), operation.exchange.bytes.at(bindings))
+            size_bytes = operation.exchange.bytes.at(bindings)
+            network_s = network.seconds(network.call(operation.exchange, bindings), size_bytes)
+            if operation.stream is Stream.GATHER and not size_bytes:
+                # Below the first block there is nothing to gather ahead.
+                host_s = 0.0
         if operation.after is not None and not device.host_and_device_are_one:
             real.append(Join(operation.after))
             alone.append(Join(operation.after))

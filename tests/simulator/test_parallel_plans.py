@@ -226,3 +226,16 @@ def test_every_group_name_cuts_all_ranks_once(tp: int, pp: int, ep: int, replica
     _, plan = resolved(16, tp=tp, pp=pp, ep=ep, replicas=replicas, zero_stage=stage, global_batch=2 * (16 // pp // tp) * pp)
     for name in layout.GROUPS:
         assert sorted(rank for group in layout.groups(plan, name) for rank in group) == list(range(16))
+
+
+def test_each_gathering_and_each_reduction_takes_a_host_that_is_behind_one_hook_longer() -> None:
+    def step_s(hook_s: float, **plan: object) -> float:
+        settings = {"plan": {"ep": 1, "zero_stage": 3} | plan, "device": {"hook_overhead_s.value": hook_s}}
+        return ask("tiny-moe", "two-h200", gpus=2, settings=settings).answer().time.step_s
+
+    layers = load_model("tiny-moe").layers
+    together, apart = (step_s(0.02, **plan) - step_s(0.01, **plan) for plan in ({}, {"recomputation": ("experts",)}))
+    # Matrices, norms with router; the final norm; embedding with head. Each is gathered twice and reduced once.
+    assert together == pytest.approx(0.01 * 3 * (2 * layers + 2))
+    # What is recomputed keeps experts and projections apart.
+    assert apart == pytest.approx(0.01 * 3 * (3 * layers + 2))

@@ -1,8 +1,8 @@
 """Fully sharded data parallelism (FSDP2; Zhao et al. 2023, arXiv 2304.11277): ZeRO-2, ZeRO-3 and, with replicas, hybrid sharding.
 
-Units, each gathered and freed as one: the projections of a block, its experts, its norms and router; the embedding with the head; the final norm.
-Each unit lies on the mesh of the ranks that would otherwise hold the same numbers, the experts on their own. Gradients are summed,
-not averaged: losses are divided by the tokens of all ranks.
+Units, each gathered and freed as one: the matrices of a block; its norms and router; the embedding with the head; the final norm. Each unit lies on the mesh
+of the ranks that would otherwise hold the same numbers: matrices that different ranks share, experts or slices, are units of their own, as is each kind where
+anything is recomputed. Gradients are summed, not averaged: losses are divided by the tokens of all ranks.
 """
 
 from collections.abc import Callable
@@ -32,16 +32,26 @@ def shard_fully(model: "MoETransformer", world: World) -> None:
     sharder = _Sharder(world, names)
     for block in model.blocks:
         if isinstance(block, Block):
-            # Shared experts are whole on every rank, the projections may be sliced; sharding changes the parameters that are looked up.
-            projections = {module: division(names[module.weight]).share for module in block.modules() if isinstance(module, Linear)}
-            for share in (Share.WHOLE, Share.SLICED):
-                sharder.shard([module for module, kind in projections.items() if kind is share], share)
-            sharder.shard([module for module in block.modules() if isinstance(module, Experts)], Share.EXPERT)
+            for share, modules in _matrices(block, world, names):
+                sharder.shard(modules, share)
             sharder.shard([block], Share.WHOLE, master=True)
     sharder.shard([model.final_norm], Share.WHOLE, master=True)
     sharder.shard([model], Share.WHOLE)
     for method in ("logits", "token_losses"):
         register_fsdp_forward_method(model, method)
+
+
+def _matrices(block: Block, world: World, names: dict[nn.Parameter, str]) -> list[tuple[Share, list[nn.Module]]]:
+    """The units of the matrices of ``block``, as few as may be: every one takes the host some milliseconds a step. What is recomputed may run again in part,
+    and a unit waits for all of its modules."""
+    units: dict[object, tuple[Share, list[nn.Module]]] = {}
+    for module in block.modules():
+        if isinstance(module, Linear | Experts):
+            # Shared experts are whole on every rank, the projections may be sliced.
+            share = Share.EXPERT if isinstance(module, Experts) else division(names[module.weight]).share
+            together = world.plan.recomputation == "none"
+            units.setdefault(id(world.meshes[share]) if together else share, (share, []))[1].append(module)
+    return list(units.values())
 
 
 class _Sharder:

@@ -1,6 +1,7 @@
 """``python compare.py FOLDER [FIGURE.png]``: steps on one and two GPUs as measured beside their predictions, and where their time goes.
 
-Nothing here is fitted to these steps: the device profile comes from kernels timed alone, the link profiles from collectives timed alone.
+Nothing here is fitted to the time of these steps: the device profile comes from kernels timed alone and the step of another model, the link profiles from
+collectives timed alone; what hooks take of the host (``hooks.py``) is a part of one of the sharded steps.
 """
 
 import json

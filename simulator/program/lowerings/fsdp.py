@@ -4,6 +4,7 @@ Buffers live as there: the result of an all-gather until the next one is copied 
 reduce-scatter until the next unit's gradients are there. Parameters cut along another dimension than the first are rearranged through copies.
 
 ``calls``: what its hooks ask PyTorch's dispatcher for beside kernels and collectives: allocations, views, operators around operators. Freeing asks for none.
+``hooks``: one for each gathering and each reduction, for the Python around these calls.
 """
 
 from functools import partial
@@ -46,7 +47,8 @@ def _gather(how: Sharding, tape: Forward, node: Node) -> None:
         _collect(tape, unit, how)
         previous = [] if unit.end else unit.before.gathered() if unit.before else [_carried("gathered")]
         _copy_out(tape, unit, previous)
-    tape.hook(partial(_scatter, how, unit))
+    # It hangs onto the input of the unit's first module.
+    tape.hook(partial(_scatter, how, unit), inside=unit.inner)
 
 
 def _reshard(how: Sharding, tape: Forward, node: Node) -> None:
@@ -101,7 +103,7 @@ def _narrow(unit: Unit) -> list[Value]:
 def _all_gather(tape: Tape, result: list[Value], how: Sharding, share: Share) -> Operation:
     exchange = Exchange("all-gather", dict(how.gathers)[share], Total(tuple(value.bytes for value in result)))
     with tape.within(Component.PARAMETER_GATHER):
-        operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER, calls=GATHER_CALLS)
+        operation = tape.emit("_allgather_base_", Kind.COLLECTIVE, (), (), exchange=exchange, traffic=(), stream=Stream.GATHER, calls=GATHER_CALLS, hooks=1)
     operation.allocates += result
     return operation
 
@@ -127,7 +129,7 @@ def _copy(tape: Tape, unit: Unit, done: list[Value]) -> None:
     casts = _narrow(unit) if unit.shards[0].item != unit.whole[0].item else []
     with tape.within(Component.PARAMETER_GATHER):
         for index, whole in enumerate(unit.buffer()):
-            copy = tape.emit("copy_", Kind.POINTWISE, (), (), traffic=(whole, whole))
+            copy = tape.emit("copy_", Kind.POINTWISE, (), (), traffic=(whole, whole), hooks=int(not index))
             copy.allocates += [whole, *casts[index : index + 1]]
             copy.frees += casts[index - 1 : index] if index else []
     copy.frees += [*done, *casts[-1:]]
@@ -145,7 +147,7 @@ def _scatter(how: Sharding, unit: Unit, back: Backward) -> None:
     with back.within(Component.GRADIENT_SYNC):
         held = [] if unit.copied else _rearranged(back, unit, gradients)
         into = unit.buffer(unit.shards[0].item)
-        back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE, calls=COPY_IN_CALLS).allocates += into
+        back.emit("chunk_cat", Kind.POINTWISE, gradients, (), traffic=(*gradients, *into), after=Stream.REDUCE, calls=COPY_IN_CALLS, hooks=1).allocates += into
         for gradient in gradients:
             if gradient not in held:
                 back.drop(gradient)

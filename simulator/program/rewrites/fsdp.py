@@ -1,8 +1,9 @@
 """Fully sharded data parallelism: ranks hold shards of parameters, gradients and states; parameters are gathered for their use unit by unit.
 
-Units: the projections of a block, its shared experts, its experts, its norms and router; the final norm; the embedding with the head. As PyTorch's
-``fully_shard`` does it (Zhao et al. 2023, arXiv 2304.11277): ZeRO-3 frees what it gathered after the unit's forward pass and gathers it again, one unit
-ahead, in backward; ZeRO-2 keeps it until the last backward pass of the step. Twin: ``trainer/parallel/fully_sharded.py``.
+Units: the matrices of a block; its norms and router; the final norm; the embedding with the head. Matrices that different ranks share (experts, slices) are
+units of their own, as is each kind where anything is recomputed. As PyTorch's ``fully_shard`` does it (Zhao et al. 2023,
+arXiv 2304.11277): ZeRO-3 frees what it gathered after the unit's forward pass and gathers it again, one unit ahead, in backward; ZeRO-2 keeps it until the
+last backward pass of the step. Twin: ``trainer/parallel/fully_sharded.py``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,11 +25,14 @@ EXCHANGES = ("exchange_counts", "order_local", "copy_rows", "exchange", "reorder
 
 @dataclass(frozen=True)
 class Sharding:
-    """What a plan shards. ``gathers``: group that gathers and scatters by share, empty where a rank holds its copy whole; ``copies``: replicas that then sum.
-    ``copying``: reduce-scatters work on a copy of their input, as gloo's do.
+    """What a plan shards. ``apart``: experts, shared experts and projections are units of their own even where the same ranks share them.
+
+    ``copying``: reduce-scatters work on a copy of their input, as gloo's do. ``gathers``: group that gathers and scatters by share, empty where a rank holds
+    its copy whole; ``copies``: replicas that then sum.
     """
 
     stage: int
+    apart: bool
     copying: bool
     gathers: tuple[tuple[Share, str], ...]
     copies: tuple[tuple[Share, str], ...]
@@ -42,7 +46,11 @@ def sharding(plan: Plan, *, on_cpu: bool) -> Sharding | None:
     copies = {share: sharing_group(plan, share, REPLICA) for share in Share}
     taking = [share for share in Share if shards[share] or copies[share]]
     return Sharding(
-        plan.zero_stage, on_cpu, tuple((share, shards[share] or "") for share in taking), tuple((share, group) for share, group in copies.items() if group)
+        plan.zero_stage,
+        plan.recomputation != "none",
+        on_cpu,
+        tuple((share, shards[share] or "") for share in taking),
+        tuple((share, group) for share, group in copies.items() if group),
     )
 
 
@@ -70,6 +78,8 @@ class Unit:
     ahead: "Unit | None" = None
     behind: "Unit | None" = None
     end: bool = False
+    inner: bool = False
+    """Begins with one matrix, whose input others read too: block and experts are modules with all readers of theirs inside."""
     recomputed: bool = False
     """Gathered by the second run of a stretch, and kept from there on: that begins before backward comes to the unit."""
 
@@ -114,7 +124,7 @@ def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Shardin
     """A unit; ``master``: computed in the type of the parameters. Slices and experts are cut along a first dimension that is ``even``, else along the width."""
     unit = Unit(name, share, not dict(how.gathers)[share], [], [], [])
     for parameter in parameters:
-        axis = 0 if share is Share.WHOLE or parameter.shape[0] in even else parameter.shape.index(D)
+        axis = 0 if share_of(parameter.component) is Share.WHOLE or parameter.shape[0] in even else parameter.shape.index(D)
         cut_shape = tuple(part(size, PARTS[share]) if place == axis else size for place, size in enumerate(parameter.shape))
         unit.shards.append(replace(parameter, shape=cut_shape))
         item = ItemKind.MASTER if master else ItemKind.COMPUTE
@@ -125,21 +135,29 @@ def make_unit(name: str, parameters: Iterable[Value], share: Share, how: Shardin
 
 def shard_block(graph: Graph, how: Sharding, even: frozenset[Size]) -> list[Unit]:
     """Rewrite a block in place; its units in the order in which they are gathered. ``even``: what ``even_rows`` says of its numbers."""
-    gathers = dict(how.gathers)
-    belongs: dict[str, list[Value]] = {"block": [], "projections": [], "shared": [], "experts": []}
+    shares = {"projections": Share.SLICED, "shared": Share.WHOLE, "experts": Share.EXPERT}
+    belongs: dict[str, list[Value]] = {"block": [], **{kind: [] for kind in shares}}
     for parameter in graph.parameters:
         share = share_of(parameter.component)
         kind = {Share.SLICED: "projections", Share.EXPERT: "experts"}.get(share, "shared" if parameter.component is Component.SHARED_EXPERTS else "block")
-        if share in gathers:
-            belongs[kind].append(parameter)
-    shares = {"projections": Share.SLICED, "experts": Share.EXPERT}
+        if share not in dict(how.gathers):
+            continue
+        if kind != "block" and not how.apart:
+            kind = next(other for other in shares if _same_ranks(how, share, shares[other]))
+        belongs[kind].append(parameter)
     units = [make_unit(kind, values, shares.get(kind, Share.WHOLE), how, master=kind == "block", even=even) for kind, values in belongs.items() if values]
+    for unit in units:
+        unit.inner = unit.name in ("projections", "shared")
     substitute(graph, units)
     spans = {unit: (0, len(graph.nodes)) if unit.name == "block" else _span(graph, unit) for unit in units}
     place(graph, spans)
     units.sort(key=lambda unit: spans[unit][0])
     _chain(units, sorted(units, key=lambda unit: spans[unit][1] + (unit.name == "block")))
     return units
+
+
+def _same_ranks(how: Sharding, share: Share, other: Share) -> bool:
+    return all(dict(groups).get(share) == dict(groups).get(other) for groups in (how.gathers, how.copies))
 
 
 def _chain(gathered: list[Unit], freed: list[Unit]) -> None:
