@@ -15,7 +15,7 @@ from typing import Any
 
 from calibration.scaling.baselines import nearest_run, no_floor
 from calibration.scaling.blocks import block_refits, jackknife_sd
-from calibration.scaling.bootstrap import FORECAST_LEVEL, RUNS_PER_PARAMETER, Widening, bootstrap, farther, greatest, spread_noise
+from calibration.scaling.bootstrap import FORECAST_LEVEL, RUNS_PER_PARAMETER, Widening, bootstrap, central, farther, greatest, spread_noise
 from calibration.scaling.choice import Auto, candidates_for, taken
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
@@ -76,8 +76,8 @@ class Forecasts:
         """Which runs lie in their intervals [m], widened so."""
         import numpy as np
 
-        high, low = (np.maximum(widening.factor * side, widening.least_at(self.points)) for side in (self.high, -self.low))
-        return np.asarray((self.residual <= high) & (-self.residual <= low))
+        stretch = widening.stretch(self.low, self.high, self.points)
+        return np.asarray((stretch * self.low <= self.residual) & (self.residual <= stretch * self.high))
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,13 @@ def forecasts_above(points: Points, law: FittedLaw | Auto, objective: Objective,
 
     Raises ConfigurationError or FitError when the runs below do not determine the law.
     """
-    import numpy as np
-
     seen, asked = points.take(points.log_c <= log_cut), points.take(points.log_c > log_cut)
     fitted, _ = taken(law, seen, objective, seed)
     found = fit(seen, fitted, objective, seed=seed, random_starts=RANDOM_STARTS)
     ensemble = bootstrap(found, resamples=resamples, seed=seed)
     predicted = fitted.log_loss(found.theta, asked)
     drawn = ensemble.spread(fitted.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
-    low, high = np.quantile(drawn - predicted, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
+    low, high = central(drawn - predicted)
     return Forecasts(
         law=fitted.name,
         cut_flops=math.exp(log_cut),
@@ -202,16 +200,17 @@ def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: 
         error = np.abs(asked.log_loss - fitted.log_loss(nested.theta, asked))
         scores.append(error / (NORMAL_HALF_WIDTH * np.maximum(sampled, 1e-12)))
         errors.append(error / farther(asked, greatest(seen)))
-    return Widening(max(1.0, _at_level(scores, 1.0)), _at_level(errors[-LAST_CUTS:], 0.0), greatest(points))
+    factor, least = _at_level(scores), _at_level(errors[-LAST_CUTS:])
+    return Widening(max(1.0, factor or 1.0), least or 0.0, None if least is None else greatest(points))
 
 
-def _at_level(found: Sequence[Floats], without: float) -> float:
-    """Quantile of the scores at FORECAST_LEVEL, counting the forecast to come (the rank of conformal prediction); ``without`` enough of them."""
+def _at_level(found: Sequence[Floats]) -> float | None:
+    """Quantile of the scores at FORECAST_LEVEL, counting the forecast to come (the rank of conformal prediction); None of too few."""
     import numpy as np
 
     scores = np.sort(np.concatenate(found)) if found else np.array([])
     if len(scores) < FEWEST_SCORES:
-        return without
+        return None
     return float(scores[min(len(scores), math.ceil(FORECAST_LEVEL * (len(scores) + 1))) - 1])
 
 

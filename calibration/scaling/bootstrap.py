@@ -18,7 +18,7 @@ SMALLEST_SD = 1e-12
 FORECAST_LEVEL = 0.8
 """Of the intervals that forecasts are tested at, and that the widening is learnt for."""
 
-MOST_FORECAST_LEVELS = 8
+MOST_LEVELS = 8
 """A variable with more levels than this is cut into as many groups of equal size, each of which every draw must hold."""
 
 
@@ -26,24 +26,44 @@ MOST_FORECAST_LEVELS = 8
 class Widening:
     """What forecasts inside the known runs ask of intervals (see backtest).
 
-    Half widths are multiplied by ``factor`` >= 1. None of ln L at FORECAST_LEVEL goes under ``least``, and beyond the greatest ln N D of the known runs,
-    ``log_nd``, under ``least`` times one more for each factor of e.
+    Half widths are multiplied by ``factor`` >= 1. None of ln L at FORECAST_LEVEL, half the way from end to end, goes under ``least``, and beyond the greatest
+    ln N D of the known runs, ``log_nd``, under ``least`` times one more for each factor of e. ``log_nd`` is None where too few forecasts told ``least``.
     """
 
     factor: float = 1.0
     least: float = 0.0
-    log_nd: float = 0.0
+    log_nd: float | None = None
 
     def least_at(self, points: Points) -> Floats:
         """The least half width of ln L at FORECAST_LEVEL [n]."""
-        return self.least * farther(points, self.log_nd)
+        import numpy as np
+
+        return np.zeros(len(points)) if self.log_nd is None else self.least * farther(points, self.log_nd)
+
+    def stretch(self, low: Floats, high: Floats, points: Points) -> Floats:
+        """By how much what is drawn of ln L at ``points`` must move away from the estimate [n]: an interval at FORECAST_LEVEL has ends ``low`` and ``high``."""
+        import numpy as np
+
+        half_width = np.maximum(0.5 * self.factor * (high - low), SMALLEST_SD)
+        return np.asarray(self.factor * np.maximum(1.0, self.least_at(points) / half_width))
 
 
 def farther(points: Points, log_nd: float) -> Floats:
-    """By how much errors of ln L are expected to grow [n] beyond a known ln N D: a wrong slope errs in proportion to the distance."""
+    """By how much errors of ln L are expected to grow [n] beyond a known ln N D: a wrong slope errs in proportion to the distance.
+
+    N D stands for compute, also where N counts what computes nothing.
+    """
     import numpy as np
 
     return np.asarray(1 + np.maximum(0.0, points.log_n + points.log_d - log_nd))
+
+
+def central(drawn: Floats) -> tuple[Floats, Floats]:
+    """Ends [n] of the central interval at FORECAST_LEVEL of ``drawn`` [R, n]."""
+    import numpy as np
+
+    low, high = np.quantile(drawn, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
+    return low, high
 
 
 def greatest(points: Points) -> float:
@@ -94,16 +114,13 @@ class Ensemble:
         return estimate + self.widening.factor * (self.spread(values, estimate) - estimate)
 
     def forecast(self, log_losses: Floats, estimate: Floats, points: Points) -> Floats:
-        """The draws [R, n] of ln L at ``points`` from its values [R + K, n] at the refits, widened: where still narrower than allowed, spread to that."""
-        return self.at_least(self.widened(log_losses, estimate), estimate, points)
+        """The draws [R, n] of ln L at ``points`` from its values [R + K, n] at the refits, widened; of what the law expects: runs scatter about it."""
+        return self.stretched(self.spread(log_losses, estimate), estimate, points)
 
-    def at_least(self, drawn: Floats, estimate: Floats, points: Points) -> Floats:
-        """Draws [R, n] of ln L about ``estimate`` [n], those narrower than the least half width spread to it."""
-        import numpy as np
-
-        low, high = np.quantile(drawn, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
-        half_width = np.maximum(0.5 * (high - low), SMALLEST_SD)
-        return np.asarray(estimate + np.maximum(1.0, self.widening.least_at(points) / half_width) * (drawn - estimate))
+    def stretched(self, drawn: Floats, estimate: Floats, points: Points) -> Floats:
+        """Draws [R, n] of ln L, moved away from ``estimate`` [n] as the widening asks."""
+        low, high = central(drawn - estimate)
+        return estimate + self.widening.stretch(low, high, points) * (drawn - estimate)
 
     def scatter(self, count: int, seed: int) -> Floats:
         """Noise of ``count`` new runs for every draw [R, count]."""
@@ -207,16 +224,16 @@ def resampled_weights(points: Points, variables: tuple[str, ...], resamples: int
 def level_groups(logs: Floats) -> Floats:
     """Number of the level [n] of each value, values within 1 % being one level.
 
-    Levels of fewer than three runs, or more than MOST_FORECAST_LEVELS of them, become groups of four runs or more in the order of the value.
+    Levels of fewer than three runs, or more than MOST_LEVELS of them, become groups of four runs or more in the order of the value.
     """
     import numpy as np
 
     order = np.argsort(logs, kind="stable")
     level = np.empty(len(logs), dtype=int)
     level[order] = np.concatenate([[0], np.cumsum(np.diff(logs[order]) > 0.01)])
-    if level.max() < MOST_FORECAST_LEVELS and np.bincount(level).min() >= 3:
+    if level.max() < MOST_LEVELS and np.bincount(level).min() >= 3:
         return level
-    groups = max(1, min(MOST_FORECAST_LEVELS, len(logs) // 4))
+    groups = max(1, min(MOST_LEVELS, len(logs) // 4))
     rank = np.empty(len(logs), dtype=int)
     rank[order] = np.arange(len(logs))
     return np.asarray(rank * groups // len(logs))

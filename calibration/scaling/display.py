@@ -128,10 +128,10 @@ def _show_backtest(console: "Console", backtest: dict[str, Any], *, chosen: bool
             laws = ", ".join(f"{cut['law']} ({cut['fitted_rows']} rows)" for cut in rolling["cuts"])
             console.print(f"law chosen anew below each cut, by the rows there: {laws}")
         asked = backtest["widening"]
-        console.print(
-            f"what forecasts inside the fitted runs ask for: intervals widened {asked['factor']:.2f} times, "
-            f"{backtest['level']:.0%} intervals of a loss not under ± {asked['least']:.2%}, growing with compute beyond the runs"
-        )
+        words = f"what forecasts inside the fitted runs ask for: intervals widened {asked['factor']:.2f} times"
+        if asked["log_nd"] is not None:
+            words += f", those of a loss at {backtest['level']:.0%} not under ± {asked['least']:.2%}, growing with N D beyond the runs"
+        console.print(words)
         if rolling["coverage"] < backtest["level"] - TOO_NARROW:
             console.print(f"they are too narrow: {rolling['coverage']:.0%} of the forecasts above lie in intervals of {backtest['level']:.0%}")
     for reason in backtest["skipped"]:

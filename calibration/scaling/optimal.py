@@ -1,10 +1,11 @@
 """The documents of ``scaling optimal``: from a fitted table or a published coefficient set to choices and their cross-checks."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from calibration.scaling.allocation import BAND, Budget, Memory, allocate, expert_share
+from calibration.scaling.backtest import widening
 from calibration.scaling.bootstrap import Ensemble, bootstrap
 from calibration.scaling.choice import Auto, choice_notes, taken
 from calibration.scaling.cluster import Cluster, allocate_hours
@@ -50,7 +51,8 @@ def source_of_table(table: RunTable, law: FittedLaw | Auto, settings: Settings) 
     found = fit(points, fitted, settings.objective, seed=settings.seed)
     because = [] if choice is None else [choice.words, *choice_notes(choice, points)]
     origin = "; ".join([f"fitted to {len(points)} runs", *because])
-    return Source(fitted, found.theta, origin, points, bootstrap(found, resamples=settings.resamples, seed=settings.seed))
+    sampled = bootstrap(found, resamples=settings.resamples, seed=settings.seed)
+    return Source(fitted, found.theta, origin, points, replace(sampled, widening=widening(points, law, settings.objective, settings.seed)))
 
 
 def optimal_document(source: Source, budget: Budget, experts: Sequence[float] | None, top_k: float, memory_gb: float | None) -> dict[str, Any]:

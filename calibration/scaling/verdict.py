@@ -41,7 +41,8 @@ class Verdict:
     """What limits the loss at one point (``n`` parameters, ``d`` tokens, ``experts``); intervals at LEVEL.
 
     ``rho`` = (-dL/dlnN) / (-dL/dlnD): above 1 one e-fold of parameters gains more than one of tokens. None for a law that lacks N or D. Intervals are those
-    of the bootstrap, widened as the backtest asks. ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
+    of the bootstrap times the factor that the backtest asks for, that of the loss not under the least half width either; runs scatter about the loss.
+    ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
     """
 
     n: float

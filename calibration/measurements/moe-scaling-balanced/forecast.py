@@ -3,7 +3,8 @@
 ``python forecast.py TABLE FORECASTS`` tells how such a file came true in TABLE.
 
 Forecasts are made before the runs and kept; the law is ``joint-moe-fixed``, N active parameters without embeddings. Intervals hold the scatter of a new run
-and are widened by what forecasts inside the table ask for.
+and are widened by what forecasts inside the table ask for. All runs of the table are fitted to, and all that came are judged, whatever the gates of
+``calibration scaling`` say of them.
 """
 
 import csv
@@ -16,7 +17,7 @@ import numpy as np
 from balanced_grids import TOP_K, Setting, runs, setting, setting_of
 
 from calibration.scaling.backtest import widening
-from calibration.scaling.bootstrap import FORECAST_LEVEL, bootstrap
+from calibration.scaling.bootstrap import bootstrap, central
 from calibration.scaling.fit import fit
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective, parse_priors
@@ -35,8 +36,7 @@ def forecast(rows: list[RunRow], wanted: list[Setting], objective: Objective) ->
     ensemble = replace(bootstrap(found), widening=widening(found.points, law, objective))
     estimate = law.log_loss(found.theta, asked)
     drawn = ensemble.spread(law.log_loss(ensemble.refits, asked), estimate) + ensemble.scatter(len(asked), seed=0)
-    widened = ensemble.at_least(estimate + ensemble.widening.factor * (drawn - estimate), estimate, asked)
-    low, high = np.quantile(widened, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
+    low, high = central(ensemble.stretched(drawn, estimate, asked))
     yield from zip(wanted, np.exp(estimate).tolist(), np.exp(low).tolist(), np.exp(high).tolist(), strict=True)
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     have = {setting_of(row) for row in rows}
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(("n", "experts", "seed", "tokens", "loss", "low", "high", "known_flops"))
-    known = f"{max(row.training_flops or 0.0 for row in rows):.6g}"
+    known = max(row.training_flops or 0.0 for row in rows)
     for at, loss, low, high in forecast(rows, [at for at in (setting(*run) for run in runs()) if at not in have], Objective(priors=parse_priors(others))):
         lines.writerow((*at, f"{loss:.4f}", f"{low:.4f}", f"{high:.4f}", known))
 

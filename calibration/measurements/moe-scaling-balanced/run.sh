@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Real MoE runs over parameters, tokens and experts: cooldown branches off one trunk a size, trunks dealt to all GPUs in turn. Resumable: call it again.
-# With a process a trunk (24) all trunks go on side by side, the short branches first: a cut in time takes the runs of most compute and nothing else.
+# With a process a trunk (30) all trunks go on side by side, the short branches first: a cut in time takes the runs of most compute and nothing else.
 # usage: run.sh CORPUS_FOLDER OUTPUT_FOLDER MINUTES [PROCESSES [TABLE...]]; runs that are in a TABLE are left out
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-corpus="$1" out="$2" minutes="$3" processes="${4:-24}"
+corpus="$1" out="$2" minutes="$3" processes="${4:-30}"
 plan=()
 if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     # The kernels of the fast plan, whole steps replayed; compiling blocks would take longer than it saves.

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from calibration.scaling.allocation import Budget, Memory, allocate, expert_share
+from calibration.scaling.backtest import widening
 from calibration.scaling.cross_checks import cross_checks, envelope, isoflop_optima, power_law
-from calibration.scaling.laws import law_named
+from calibration.scaling.laws import fitted_law_named, law_named
+from calibration.scaling.optimal import source_of_table
 from calibration.scaling.points import Points, points_at
+from calibration.scaling.study import Settings
 from configuration.errors import ConfigurationError
+from simulator.records.run_table import RunRow, RunTable
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "scaling"
 EPOCH, PORIAN = DATA / "chinchilla_epoch_extracted.csv", DATA / "porian2024_isoflop_optima.csv"
@@ -59,6 +63,21 @@ def test_serving_many_tokens_moves_the_optimum_to_a_smaller_model_with_the_state
     c = CHINCHILLA.coefficients_of(THETA)
     rho = c["alpha"] * c["A"] / choice.n ** c["alpha"] / (c["beta"] * c["B"] / choice.d ** c["beta"])
     assert rho == pytest.approx(1 + served / (3 * choice.d), rel=1e-2)
+
+
+def test_a_choice_from_a_table_is_as_sure_as_forecasts_inside_it_were() -> None:
+    points = isoflops()
+    losses = points.log_loss + 0.01 * np.random.default_rng(0).standard_normal(len(points))
+    rows = [
+        RunRow(run=str(row), total_parameters=n, active_parameters=n, tokens=d, validation_loss_nats_per_token=loss)
+        for row, (n, d, loss) in enumerate(np.exp([points.log_n, points.log_d, losses]).T.tolist())
+    ]
+    law, settings = fitted_law_named("chinchilla"), Settings(resamples=50)
+    source = source_of_table(RunTable(tuple(rows), ()), law, settings)
+    assert source.ensemble is not None
+    assert source.points is not None
+    assert source.ensemble.widening == widening(source.points, law, settings.objective)
+    assert source.ensemble.widening.least > 0
 
 
 def test_a_memory_limit_binds_experts_before_it_binds_a_dense_model() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration.scaling.bootstrap import Ensemble, Widening, bootstrap
+from calibration.scaling.bootstrap import Ensemble, Widening, bootstrap, central
 from calibration.scaling.fit import Fit, fit
 from calibration.scaling.hull import hull_at
 from calibration.scaling.laws import fitted_law_named
@@ -70,7 +70,7 @@ def test_a_loss_is_promised_no_more_tightly_than_forecasts_were_right(studied: t
     for point, least in ((inside, 0.05), (far, 0.05 * (1 + np.log(1e4)))):
         estimate = found.law.log_loss(found.theta, point)
         drawn = replace(ensemble, widening=known).forecast(found.law.log_loss(ensemble.refits, point), estimate, point)
-        low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+        low, high = central(drawn)
         assert 0.5 * (high - low) == pytest.approx(least)
 
 
