@@ -193,7 +193,7 @@ def test_a_compiled_block_launches_less_moves_less_and_does_the_same_products() 
     products = []
     for stretch, passes in (compiled, eager):
         operations = [*passes.forward, *passes.backward]
-        products.append(Counter(operation.kind for operation in operations if operation.kind in (Kind.GROUPED_GEMM, Kind.ATTENTION)))
+        products.append(Counter((operation.kind, operation.scores) for operation in operations if operation.kind in (Kind.GROUPED_GEMM, Kind.ATTENTION)))
         assert sum(operation.flops.at(stretch.bindings) for operation in operations if operation.flops) == pytest.approx(
             sum(operation.flops.at(eager[0].bindings) for operation in (*eager[1].forward, *eager[1].backward) if operation.flops)
         )
