@@ -1,6 +1,6 @@
 """What every operation costs on a device: seconds = launches × overhead + FLOPs / rate + exponentials / rate + scores / rate + traffic / bandwidth.
 
-Flash attention takes its time by scores, too, whatever the width of a head: their exponentials do not run on matrix units (arXiv 2407.08608, section 3.2).
+Flash attention takes its time by scores, too, whatever the width of a head: their exponentials do not run on matrix units (arXiv 2407.08608, section 3).
 """
 
 from dataclasses import dataclass
