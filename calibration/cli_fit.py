@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 NOTABLE = 0.95
 """Share of the yardstick's best rate below which a report is said to be disturbed."""
 
+SINGLE_CONSTANTS = (
+    "irregular_bytes_per_s", "backward_bytes_per_s", "scores_per_s", "backward_scores_per_s", "launch_overhead_s", "product_overhead_s",
+)  # fmt: skip
+"""Constants of a kind of kernels that it may lack, in the order in which they are shown."""
+
 Raw = Annotated[
     bool, typer.Option("--raw", help="Take the seconds as measured; otherwise they are multiplied by the yardstick's rate over its best, if other work ran.")
 ]
@@ -110,7 +115,7 @@ def _constants(device: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for kind, rate in device["kernels"].items():
         found.append((f"{kind} bytes_per_s", rate["bytes_per_s"]))
         found += [(f"{kind} {item} {name}", constant) for name in ("flops_per_s", "backward_flops_per_s") for item, constant in rate[name].items()]
-        found += [(f"{kind} {name}", rate[name]) for name in ("irregular_bytes_per_s", "launch_overhead_s", "product_overhead_s") if rate[name] is not None]
+        found += [(f"{kind} {name}", rate[name]) for name in SINGLE_CONSTANTS if rate[name] is not None]
     return found
 
 

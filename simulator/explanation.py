@@ -156,6 +156,8 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
             irregular |= slowly
             traffic = " + ".join(str(value.bytes) for value in operation.traffic) or "0"
             flops = f"({operation.flops}) FLOPs = {costs.flops[position]:.4g}; " if operation.flops else ""
+            if operation.scores and costs.scoring_s[position]:
+                flops += f"({operation.scores}) / 2 scores = {costs.scores[position]:.4g}, {costs.scoring_s[position]:.4g} s of {costs.seconds[position]:.4g}; "
             terms.append(
                 Term(
                     what=f"{operation.component}: {operation.name}",
@@ -165,7 +167,9 @@ def _time(program: Program, question: Question, line: str, phase: Phase, compone
                     source=f"{operation.kind}, element by element" if slowly else operation.kind,
                 )
             )
-    remarks = ["seconds = launches × launch overhead + FLOPs / flops_per_s + bytes / bytes_per_s, by kind:", *_constants(device, kinds, irregular=irregular)]
+    scores = " + scores / scores_per_s" if Kind.ATTENTION in kinds and device.kernels[Kind.ATTENTION].scores_per_s is not None else ""
+    formula = f"seconds = launches × launch overhead + FLOPs / flops_per_s{scores} + bytes / bytes_per_s, by kind:"
+    remarks = [formula, *_constants(device, kinds, irregular=irregular)]
     return Explanation(line=line, unit="s", total=sum(term.value for term in terms), terms=terms, symbols=_symbols(program, terms), remarks=remarks)
 
 
@@ -184,6 +188,7 @@ def _constants(device: DeviceSpec, kinds: Iterable[Kind], *, irregular: bool) ->
             named.append(("bytes/s, element by element", rate.irregular_bytes_per_s))
         named += [(f"{item} FLOP/s", constant) for item, constant in rate.flops_per_s.items()]
         named += [(f"{item} FLOP/s in backward", constant) for item, constant in rate.backward_flops_per_s.items()]
+        named += [("bytes/s in backward", rate.backward_bytes_per_s), ("scores/s", rate.scores_per_s), ("scores/s in backward", rate.backward_scores_per_s)]
         named += [("s a launch", rate.launch_overhead_s), ("s for each further product of a group", rate.product_overhead_s)]
         yield from (f"{kind}: {_sourced(unit, constant)}" for unit, constant in named if constant is not None)
 

@@ -97,6 +97,8 @@ def _notes(device: DeviceSpec, plan: Plan) -> list[str]:
         notes.append(f"the profile {device.name} has no matrix_workspace_bytes: the work space of matrix products is left out of the peak")
     if not device.host_and_device_are_one and device.kernels[Kind.POINTWISE].irregular_bytes_per_s is None:
         notes.append(f"the profile {device.name} has no irregular_bytes_per_s: assumed, casts and broadcasts are as fast as other element-wise kernels")
+    if not device.host_and_device_are_one and device.kernels[Kind.ATTENTION].scores_per_s is None:
+        notes.append(f"the profile {device.name} has no scores_per_s: assumed, attention with narrow heads reaches the FLOP rate of wide ones")
     without = sorted(kind for kind, rate in device.kernels.items() if rate.flops_per_s and item not in rate.flops_per_s)
     if without:
         notes.append(f"the profile {device.name} has no {item} rate of {', '.join(without)}: the rate of another type stands in")

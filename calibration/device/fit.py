@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.device.observations import TRAFFIC, Observation, Quantity
+from calibration.device.observations import TRAFFIC, Observation, Quantity, Term
 from simulator.components import Kind
 from simulator.specs.device import PRICED_KINDS
 
@@ -21,7 +21,9 @@ OUTLIER = 0.1
 FLAT, PART = 1e-12, 1e-4
 """Curvature, of columns of length one, below which a direction is not told; what part in such a direction leaves a coefficient open."""
 UNCERTAIN = 0.5
-"""Relative standard error above which a bandwidth counts as not identified."""
+"""Relative standard error above which a bandwidth, or what scores take, counts as not identified."""
+OF_ATTENTION: tuple[Term, Term, Term] = ("scores", "backward_scores", "backward_bytes")
+"""Terms that stand by themselves only where they can be told: scores apart from FLOPs by heads of several widths, and bytes of the backward from others."""
 
 MEMORY_BOUND = (Kind.POINTWISE, Kind.REDUCE, Kind.GATHER, Kind.SCATTER, Kind.SORT, Kind.OPTIMIZER)
 
@@ -50,20 +52,26 @@ class Fit:
 def fit(observations: Sequence[Observation], own_launches: Collection[Kind] = ()) -> Fit:
     """Fit all quantities that ``observations`` hold.
 
-    Kinds in ``own_launches`` get a launch overhead of their own where it can be told, all others share one. A kind whose bytes
-    cannot be told apart from the rest takes the rate that all memory-bound kinds share, and says so.
+    Kinds in ``own_launches``, timed alone, get a launch overhead of their own where it can be told, all others share one; attention among them also takes its
+    time by scores, and bytes in backward apart, where these can be told. A kind whose bytes cannot be told apart from the rest takes the rate that all
+    memory-bound kinds share. Each says so.
     """
     own: set[Kind] = set(own_launches)
+    of_attention = {quantity for observation in observations for quantity in observation.work if quantity.term in OF_ATTENTION}
+    untold = {quantity: "was not timed alone" for quantity in of_attention if quantity.kind not in own}
     fixed: dict[Quantity, Coefficient] = {}
     while True:
-        amounts = [_merged(observation.work, own) for observation in observations]
+        amounts = [_merged(observation.work, own, untold) for observation in observations]
         shared = _shared_rate(observations, amounts)
         free = sorted({quantity for work in amounts for quantity, amount in work.items() if amount} - set(fixed), key=str)
         values, errors = _solve(observations, amounts, free, {quantity: held.value for quantity, held in fixed.items()})
         doubtful = [i for i, quantity in enumerate(free) if not errors[i] <= UNCERTAIN * values[i]]
         moving = [i for i in doubtful if free[i].term in TRAFFIC] if shared.value else []
         launches = {kind for i in doubtful if free[i].term == "launches" and (kind := free[i].kind) in own}
-        if moving:
+        attention = {free[i]: _uncertain(values[i], errors[i]) for i in doubtful if free[i].term in OF_ATTENTION}
+        if attention:
+            untold |= attention
+        elif moving:
             fixed |= {free[i]: Coefficient(shared.value, None, _doubt(values[i], errors[i])) for i in moving}
         elif launches:
             own -= launches
@@ -72,6 +80,7 @@ def fit(observations: Sequence[Observation], own_launches: Collection[Kind] = ()
     found = {quantity: Coefficient(float(value), float(error)) for quantity, value, error in zip(free, values, errors, strict=True)} | fixed
     predicted = np.array([sum(amount * found[quantity].value for quantity, amount in work.items() if amount) for work in amounts])
     measured = np.array([observation.seconds for observation in observations])
+    found |= {quantity: Coefficient(_instead(quantity, found), None, reason) for quantity, reason in untold.items()}
     common = found.pop(_COMMON_LAUNCH, None)
     if common is not None:
         found |= {Quantity("launches", kind): common for kind in PRICED_KINDS if kind not in own}
@@ -79,17 +88,28 @@ def fit(observations: Sequence[Observation], own_launches: Collection[Kind] = ()
 
 
 def _doubt(value: float, error: float) -> str:
-    own = "comes out as zero" if value == 0 else f"is uncertain by {error / value:.0%}"
-    return f"the rate that memory-bound kinds share: its own {own} in these measurements"
+    return f"the rate that memory-bound kinds share: its own {_uncertain(value, error)} in these measurements"
+
+
+def _uncertain(value: float, error: float) -> str:
+    return "comes out as zero" if value == 0 else f"is uncertain by {error / value:.0%}" if error < np.inf else "cannot be told apart"
+
+
+def _instead(quantity: Quantity, found: Mapping[Quantity, Coefficient]) -> float:
+    """What an untold term of attention costs: its scores nothing, a byte in backward as much as one in forward."""
+    return found[quantity._replace(term="bytes")].value if quantity.term in TRAFFIC else 0.0
 
 
 _COMMON_LAUNCH = Quantity("launches")
 
 
-def _merged(work: Mapping[Quantity, float], own_launches: Collection[Kind]) -> dict[Quantity, float]:
+def _merged(work: Mapping[Quantity, float], own_launches: Collection[Kind], untold: Collection[Quantity]) -> dict[Quantity, float]:
     merged: dict[Quantity, float] = {}
     for quantity, amount in work.items():
+        if quantity in untold and quantity.term not in TRAFFIC:
+            continue
         column = _COMMON_LAUNCH if quantity.term == "launches" and quantity.kind not in own_launches else quantity
+        column = column._replace(term="bytes") if quantity in untold else column
         merged[column] = merged.get(column, 0.0) + amount
     return merged
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from configuration.errors import ConfigurationError
-from simulator.components import Kind, Phase
+from simulator.components import Kind
 from simulator.program.build import build_program
 from simulator.program.operations import Operation
 from simulator.program.parts import Program
@@ -18,16 +18,19 @@ from simulator.specs import ModelSpec, Plan
 from simulator.specs.device import PRICED_KINDS
 from simulator.time.kernels import work
 
-Term = Literal["launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "irregular_bytes", "exponentials"]
+Term = Literal[
+    "launches", "listed_launches", "products", "flops", "backward_flops", "bytes", "irregular_bytes", "backward_bytes",
+    "exponentials", "scores", "backward_scores",
+]  # fmt: skip
 
-TRAFFIC = ("bytes", "irregular_bytes")
+TRAFFIC = ("bytes", "irregular_bytes", "backward_bytes")
 
 
 class Quantity(NamedTuple):
-    """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte or exponential.
+    """One unknown of the cost model: seconds per launch, further product of a group, FLOP (of one element type), byte, exponential or score.
 
-    ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs there are apart, as are the bytes of
-    irregular element-wise kernels on a GPU.
+    ``kind``: of operation; None where all kinds share the unknown. Attention runs other kernels backward, so its FLOPs, bytes and scores there are apart, as
+    are the bytes of irregular element-wise kernels on a GPU.
     """
 
     term: Term
@@ -35,6 +38,8 @@ class Quantity(NamedTuple):
     item: str = ""
 
 
+MOVED: tuple[Term, Term, Term] = ("bytes", "irregular_bytes", "backward_bytes")
+"""What the traffic of an operation counts as, by its ``mover`` (``simulator/time/kernels.py``)."""
 EXPONENTIALS = Quantity("exponentials")
 LISTED_LAUNCHES = Quantity("listed_launches")
 
@@ -90,7 +95,7 @@ def runs(program: Program) -> Iterator[tuple[tuple[Operation, ...], Bindings, in
 def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tuple[Operation, ...], bindings: Bindings, count: int, *, on_cpu: bool) -> None:
     compiled = work(operations)
     flops, launches, exponentials = compiled.flops.at(bindings), compiled.launches.at(bindings), compiled.exponentials.at(bindings)
-    products = compiled.further_products(bindings)
+    products, scores = compiled.further_products(bindings), compiled.scores(bindings)
     traffic = np.zeros(len(operations))
     np.add.at(traffic, compiled.traffic_of, compiled.traffic.at(bindings))
     for position, operation in enumerate(operations):
@@ -100,10 +105,13 @@ def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tu
         row[LISTED_LAUNCHES if compiled.listed[position] else Quantity("launches", operation.kind)] += count * float(launches[position])
         if products[position]:
             row[Quantity("products", operation.kind)] += count * float(products[position])
-        moved: Term = "irregular_bytes" if compiled.irregular[position] and not on_cpu else "bytes"
-        row[Quantity(moved, operation.kind)] += count * float(traffic[position])
+        moved = MOVED[compiled.mover[position]]
+        row[Quantity("bytes" if on_cpu and moved == "irregular_bytes" else moved, operation.kind)] += count * float(traffic[position])
         if exponentials[position]:
             row[EXPONENTIALS] += count * float(exponentials[position])
+        backward = bool(compiled.backward[position])
+        if scores[position]:
+            row[Quantity("backward_scores" if backward else "scores", operation.kind)] += count * float(scores[position])
         if flops[position]:
-            term: Term = "backward_flops" if operation.kind is Kind.ATTENTION and operation.phase is Phase.BACKWARD else "flops"
+            term: Term = "backward_flops" if backward else "flops"
             row[Quantity(term, operation.kind, "bf16" if compiled.narrow[position] else "fp32")] += count * float(flops[position])

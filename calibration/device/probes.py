@@ -130,14 +130,24 @@ def _grouped_gemm(row: Row) -> dict[Quantity, float]:
 def _attention_forward(row: Row) -> dict[Quantity, float]:
     """Two products over the causal half of the scores; queries, keys, values and output of bf16, and the logarithms of sums."""
     elements, log_sums = _attention_sizes(row)
-    return _product(Kind.ATTENTION, 2.0 * elements * row["sequence"], 4 * elements + log_sums, "bf16")
+    product = _product(Kind.ATTENTION, 2.0 * elements * row["sequence"], 4 * elements + log_sums, "bf16")
+    return product | {Quantity("scores", Kind.ATTENTION): _scores(row)}
 
 
 def _attention_both(row: Row) -> dict[Quantity, float]:
     """Forward, then backward: five products; reads the forward's tensors and the output's gradient, writes three gradients."""
     elements, log_sums = _attention_sizes(row)
-    both = _product(Kind.ATTENTION, 2.0 * elements * row["sequence"], 12 * elements + 2 * log_sums, "bf16")
-    return both | {Quantity("launches", Kind.ATTENTION): 2.0, Quantity("backward_flops", Kind.ATTENTION, "bf16"): 5.0 * elements * row["sequence"]}
+    return _attention_forward(row) | {
+        Quantity("launches", Kind.ATTENTION): 2.0,
+        Quantity("backward_flops", Kind.ATTENTION, "bf16"): 5.0 * elements * row["sequence"],
+        Quantity("backward_bytes", Kind.ATTENTION): float(_ITEM_BYTES["bf16"] * (8 * elements + log_sums)),
+        Quantity("backward_scores", Kind.ATTENTION): _scores(row),
+    }
+
+
+def _scores(row: Row) -> float:
+    """The causal half of queries times keys."""
+    return float(row["batch"] * row["heads"] * row["sequence"] ** 2 / 2)
 
 
 def _attention_sizes(row: Row) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.device.fit import Coefficient, Fit
+from calibration.device.fit import OF_ATTENTION, Coefficient, Fit
 from calibration.device.observations import EXPONENTIALS, LISTED_LAUNCHES, Quantity
 from configuration.errors import ConfigurationError
 from configuration.spec import validated
@@ -51,6 +51,7 @@ def build_profile(fit: Fit, origin: Origin, base: DeviceSpec | None) -> Profile:
         if kind in PRODUCTS:
             rate["flops_per_s"] = {item: _flop_rate(fit, origin, kind, item, notes) for item in items}
             rate["backward_flops_per_s"] = _backward_rates(fit, origin, kind, notes)
+            rate |= {f"{term}_per_s": _own_rate(fit, origin, Quantity(term, kind), notes) for term in OF_ATTENTION}
         own = fit.coefficients.get(Quantity("launches", kind), common)
         if own != common:
             rate["launch_overhead_s"] = _duration(own, origin, f"launch overhead of {kind}", notes)
@@ -122,6 +123,17 @@ def _flop_rate(fit: Fit, origin: Origin, kind: Kind, item: str, notes: list[str]
 def _backward_rates(fit: Fit, origin: Origin, kind: Kind, notes: list[str]) -> dict[str, Any]:
     found = {quantity.item: error for quantity, error in fit.coefficients.items() if (quantity.term, quantity.kind) == ("backward_flops", kind)}
     return {item: _rate(one, origin, f"{item} backward_flops_per_s of {kind}", notes) for item, one in found.items() if one.value > 0}
+
+
+def _own_rate(fit: Fit, origin: Origin, quantity: Quantity, notes: list[str]) -> dict[str, Any] | None:
+    """A rate that a profile has only where it was fitted."""
+    found = fit.coefficients.get(quantity)
+    if found is None:
+        return None
+    if found.standard_error is None:
+        notes.append(f"{quantity.term}_per_s of {quantity.kind}: left out; it {found.reason}")
+        return None
+    return _rate(found, origin, f"{quantity.term}_per_s of {quantity.kind}", notes)
 
 
 def _exponentials(fit: Fit, origin: Origin, notes: list[str]) -> dict[str, Any] | None:

@@ -119,8 +119,10 @@ class Ensemble:
 
     def stretched(self, drawn: Floats, estimate: Floats, points: Points) -> Floats:
         """Draws [R, n] of ln L, moved away from ``estimate`` [n] as the widening asks."""
+        import numpy as np
+
         low, high = central(drawn - estimate)
-        return estimate + self.widening.stretch(low, high, points) * (drawn - estimate)
+        return np.asarray(estimate + self.widening.stretch(low, high, points) * (drawn - estimate))
 
     def scatter(self, count: int, seed: int) -> Floats:
         """Noise of ``count`` new runs for every draw [R, count]."""

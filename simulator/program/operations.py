@@ -61,6 +61,8 @@ class Operation:
     allocates: list[Value] = field(default_factory=list)
     frees: list[Value] = field(default_factory=list)
     flops: Size | None = None
+    scores: Size | None = None
+    """Queries times keys of attention; the causal mask leaves half of them."""
     gemm: Gemm | None = None
     exchange: Exchange | None = None
     launches: Size = ONE

@@ -61,6 +61,7 @@ class Tape:
         *,
         gemm: Gemm | None = None,
         flops: Size | None = None,
+        scores: Size | None = None,
         exchange: Exchange | None = None,
         launches: Size = ONE,
         calls: int = 0,
@@ -75,7 +76,7 @@ class Tape:
             flops = 2 * gemm.rows * gemm.columns * gemm.inner
         operation = Operation(
             name, kind, self.phase, self.component, tuple(reads), tuple(writes),
-            flops=flops, gemm=gemm, exchange=exchange, launches=launches, calls=calls, hooks=hooks,
+            flops=flops, scores=scores, gemm=gemm, exchange=exchange, launches=launches, calls=calls, hooks=hooks,
             traffic=tuple((*reads, *writes) if traffic is None else traffic), stream=stream, after=after, opaque=opaque,
         )  # fmt: skip
         self.operations.append(operation)

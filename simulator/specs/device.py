@@ -27,7 +27,8 @@ class Overhead(Constant):
 
 class KernelRate(Spec):
     """How fast kernels of one kind run: seconds = launches × launch overhead + FLOPs / ``flops_per_s`` + traffic / ``bytes_per_s``,
-    exponentials / ``exponentials_per_s`` of the device, and further products of a group × ``product_overhead_s``.
+    exponentials / ``exponentials_per_s`` of the device, scores of attention / ``scores_per_s``, and further products of a group ×
+    ``product_overhead_s``.
 
     The terms add: a kernel of small dimensions is slow because its traffic is large beside its FLOPs, which is how the rate
     depends on size. Kinds without ``flops_per_s`` are priced by their traffic alone.
@@ -39,6 +40,12 @@ class KernelRate(Spec):
     flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
     backward_flops_per_s: dict[Literal["fp32", "bf16"], Constant] = Field(default_factory=dict)
     """Where the backward pass runs other kernels: attention."""
+    backward_bytes_per_s: Constant | None = None
+    """Of those kernels, which add up the gradient of the queries in fp32 and convert it in a pass of its own; None: as ``bytes_per_s``."""
+    scores_per_s: Constant | None = None
+    """Of attention's softmax, which no matrix unit computes: exponentials, maxima and rescaling, as many for narrow heads as for wide ones."""
+    backward_scores_per_s: Constant | None = None
+    """The same in backward: exponentials anew, and the gradient of the softmax."""
     launch_overhead_s: Overhead | None = None
     """Where it differs from the device's own."""
     product_overhead_s: Overhead | None = None

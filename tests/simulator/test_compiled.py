@@ -193,7 +193,7 @@ def test_a_compiled_block_launches_less_moves_less_and_does_the_same_products() 
     products = []
     for stretch, passes in (compiled, eager):
         operations = [*passes.forward, *passes.backward]
-        products.append(Counter(operation.kind for operation in operations if operation.kind in (Kind.GROUPED_GEMM, Kind.ATTENTION)))
+        products.append(Counter((operation.kind, operation.scores) for operation in operations if operation.kind in (Kind.GROUPED_GEMM, Kind.ATTENTION)))
         assert sum(operation.flops.at(stretch.bindings) for operation in operations if operation.flops) == pytest.approx(
             sum(operation.flops.at(eager[0].bindings) for operation in (*eager[1].forward, *eager[1].backward) if operation.flops)
         )
@@ -256,7 +256,7 @@ def test_the_peak_of_the_fast_plan_on_an_h100_is_predicted_within_a_tenth_of_a_p
     assert predicted.memory.peak_allocated_bytes / 1e9 == pytest.approx(measured["peak_allocated_gb"], rel=0.001)
 
 
-@pytest.mark.parametrize(("shape", "error"), [("moe-s1", 0.05), ("moe-s2", 0.1), ("moe-s3", 0.055)])
+@pytest.mark.parametrize(("shape", "error"), [("moe-s1", 0.025), ("moe-s2", 0.08), ("moe-s3", 0.055)])
 def test_the_step_of_the_fast_plan_on_an_h100_is_predicted_as_well_as_the_readme_says(shape: str, error: float) -> None:
     predicted, measured = fast_step(shape)
     assert predicted.time.step_s * 1e3 == pytest.approx(measured["step_ms"], rel=error)
@@ -265,12 +265,12 @@ def test_the_step_of_the_fast_plan_on_an_h100_is_predicted_as_well_as_the_readme
 @pytest.mark.parametrize(
     ("folder", "rope", "shape", "replayed", "issued"),
     [
-        (MEASURED_ON_H200, "eager", "s1", 0.095, 0.135),
-        (MEASURED_ON_H200, "eager", "s2", 0.145, 0.165),
-        (MEASURED_ON_H200, "eager", "s3", 0.065, 0.08),
-        (MEASURED_WITH_ROPE_KERNEL, "triton", "s1", 0.045, 0.1),
-        (MEASURED_WITH_ROPE_KERNEL, "triton", "s2", 0.13, 0.17),
-        (MEASURED_WITH_ROPE_KERNEL, "triton", "s3", 0.055, 0.11),
+        (MEASURED_ON_H200, "eager", "s1", 0.065, 0.11),
+        (MEASURED_ON_H200, "eager", "s2", 0.12, 0.14),
+        (MEASURED_ON_H200, "eager", "s3", 0.07, 0.085),
+        (MEASURED_WITH_ROPE_KERNEL, "triton", "s1", 0.015, 0.07),
+        (MEASURED_WITH_ROPE_KERNEL, "triton", "s2", 0.105, 0.15),
+        (MEASURED_WITH_ROPE_KERNEL, "triton", "s3", 0.06, 0.115),
     ],
 )
 def test_the_step_of_the_fast_plan_on_an_h200_is_predicted_as_well_as_the_readme_says(

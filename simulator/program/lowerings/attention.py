@@ -15,12 +15,13 @@ def lower_attention(tape: Forward, node: Node) -> None:
     (out,) = node.outputs
     batch, sequence, heads, _ = query.shape
     lse = activation(tape, "log_sum_exp", (batch, heads, sequence), ItemKind.FP32)
-    scores = out.elements * sequence
-    tape.emit("scaled_dot_product_attention", Kind.ATTENTION, (query, key, value), (out, lse), flops=2 * scores)
+    scores, product = lse.elements * sequence, out.elements * sequence
+    tape.emit("scaled_dot_product_attention", Kind.ATTENTION, (query, key, value), (out, lse), flops=2 * product, scores=scores)
 
     def rule(back: Backward, gradients: list[Value]) -> Gradients:
         made = tuple(back.new(f"{given.name}.grad", given.shape, given.item) for given in (query, key, value))
-        back.emit("scaled_dot_product_attention_backward", Kind.ATTENTION, (*gradients, query, key, value, out, lse), made, flops=5 * scores)
+        read = (*gradients, query, key, value, out, lse)
+        back.emit("scaled_dot_product_attention_backward", Kind.ATTENTION, read, made, flops=5 * product, scores=scores)
         return made
 
     tape.record((query, key, value), (out,), (query, key, value, out, lse), rule)

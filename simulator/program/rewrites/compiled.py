@@ -249,7 +249,7 @@ def _emit(
         with back.within(kernel.component):
             back.emit(
                 kernel.name, kernel.kind, reads, kernel.writes,
-                gemm=kernel.gemm, flops=kernel.flops, launches=kernel.launches, traffic=traffic, opaque=kernel.opaque,
+                gemm=kernel.gemm, flops=kernel.flops, scores=kernel.scores, launches=kernel.launches, traffic=traffic, opaque=kernel.opaque,
             )  # fmt: skip
         for storage in {value.storage for value in (*kernel.reads, *kernel.writes)}:
             if last[storage] == index and storage not in leaving and storage not in given:

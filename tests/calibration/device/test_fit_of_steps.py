@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibration.device.fit import fit
-from calibration.device.observations import EXPONENTIALS, Observation, Quantity, step_observations
+from calibration.device.observations import EXPONENTIALS, TRAFFIC, Observation, Quantity, step_observations
 from calibration.device.profile import build_profile, to_yaml
 from calibration.device.reports import MeasuredStep, load_steps
 from calibration.device.sources import gather
@@ -42,7 +42,7 @@ def test_a_device_that_obeys_the_model_is_found_again(truth: DeviceSpec, reports
 def test_work_of_all_lines_is_the_work_of_the_step(reports: dict[str, StepReport], write: Writer) -> None:
     (step,) = load_steps([write({"wide": reports["wide"]}, "one")])
     observations = step_observations(step.report, step.model, step.plan, "wide")
-    traffic = sum(amount for observation in observations for quantity, amount in observation.work.items() if quantity.term == "bytes")
+    traffic = sum(amount for observation in observations for quantity, amount in observation.work.items() if quantity.term in TRAFFIC)
     flops = sum(amount for observation in observations for quantity, amount in observation.work.items() if "flops" in quantity.term)
     assert traffic == pytest.approx(sum(row.traffic_bytes for row in step.report.time.rows))
     assert flops == pytest.approx(sum(row.flops for row in step.report.time.rows))

@@ -7,7 +7,7 @@ import pytest
 
 from calibration.device.fit import fit
 from calibration.device.held_out import held_out_errors
-from calibration.device.observations import EXPONENTIALS, Quantity
+from calibration.device.observations import EXPONENTIALS, Observation, Quantity
 from calibration.device.probes import WORK, load_probes
 from calibration.device.profile import build_profile
 from calibration.device.sources import gather
@@ -33,7 +33,52 @@ def test_work_of_attention_counts_the_causal_half() -> None:
     assert both[Quantity("backward_flops", Kind.ATTENTION, "bf16")] == 5 * 1 * 2 * 4 * 4 * 8
     # Four tensors of 64 elements in bf16, eight logarithms in fp32.
     assert forward[Quantity("bytes", Kind.ATTENTION)] == 2 * 4 * 64 + 4 * 8
-    assert both[Quantity("bytes", Kind.ATTENTION)] == 2 * 12 * 64 + 2 * 4 * 8
+    # Backward reads five tensors and writes three.
+    assert both[Quantity("bytes", Kind.ATTENTION)] == forward[Quantity("bytes", Kind.ATTENTION)]
+    assert both[Quantity("backward_bytes", Kind.ATTENTION)] == 2 * 8 * 64 + 4 * 8
+    # Two heads of 4 x 4 scores, halved, whatever the width.
+    assert forward[Quantity("scores", Kind.ATTENTION)] == both[Quantity("scores", Kind.ATTENTION)] == both[Quantity("backward_scores", Kind.ATTENTION)] == 16
+
+
+def attention_table(path: Path, widths: tuple[int, ...]) -> Path:
+    """Kernels of a device with these rates: 800 and 600 TFLOP/s, 3e12 and 1e12 scores/s, 3 and 2 TB/s; 5 us a launch."""
+    rows: list[dict[str, object]] = [{"kind": "device", "name": "some GPU", "cuda": "13.0"}]
+    rows += [{"kind": "add", "bytes": size, "us": 2.0 + size / 4e12 * 1e6} for size in (60_000, 60_000_000, 600_000_000)]
+    rows += [{"kind": "gemm", "m": m, "n": m, "k": m, "us": 2.0 + 2e-6 * m**3 / 500 + 6e-6 * m**2} for m in (512, 1024, 4096)]
+    for sequence in (128, 512, 2048, 8192):
+        for width in widths:
+            shape = {"batch": 64, "heads": 16, "sequence": sequence, "head_dim": width}
+            scores, elements = 64 * 16 * sequence**2 / 2, 64 * 16 * sequence * width
+            log_sums = 4 * elements / width
+            forward_s = 5e-6 + 4 * scores * width / 8e14 + scores / 3e12 + (8 * elements + log_sums) / 3e12
+            backward_s = 5e-6 + 10 * scores * width / 6e14 + scores / 1e12 + (16 * elements + log_sums) / 2e12
+            rows += [{"kind": "attention_forward", "us": forward_s * 1e6, **shape}]
+            rows += [{"kind": "attention_forward_backward", "us": (forward_s + backward_s) * 1e6, **shape}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_heads_of_two_widths_tell_the_scores_of_attention_from_its_flops(tmp_path: Path) -> None:
+    sources = gather([], [load_probes(attention_table(tmp_path / "kernels.jsonl", (64, 128)))], "mine", "today")
+    rate = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h100-sxm-80gb")).device.kernels[Kind.ATTENTION]
+    found = (rate.scores_per_s, rate.backward_scores_per_s, rate.backward_bytes_per_s, rate.flops_per_s["bf16"], rate.backward_flops_per_s["bf16"])
+    for constant, value in zip(found, (3e12, 1e12, 2e12, 8e14, 6e14), strict=True):
+        assert constant is not None
+        assert constant.origin == "fitted"
+        assert constant.standard_error is not None
+        assert constant.value == pytest.approx(value, rel=0.01)
+
+
+def test_heads_of_one_width_leave_scores_within_the_flop_rate(tmp_path: Path) -> None:
+    sources = gather([], [load_probes(attention_table(tmp_path / "kernels.jsonl", (64,)))], "mine", "today")
+    profile = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h100-sxm-80gb"))
+    rate = profile.device.kernels[Kind.ATTENTION]
+    assert rate.scores_per_s is rate.backward_scores_per_s is None
+    assert "scores_per_s of attention: left out; it cannot be told apart" in profile.notes
+    # 4 FLOPs of a score in each of 64 channels take as long as at 8e14 FLOP/s, and 1 s for 3e12 scores.
+    assert rate.flops_per_s["bf16"].value == pytest.approx(1 / (1 / 8e14 + 1 / (4 * 64 * 3e12)), rel=0.01)
+    assert rate.flops_per_s["bf16"].standard_error is not None
+    assert rate.backward_bytes_per_s is not None
 
 
 def test_silu_raises_e_to_every_element() -> None:
@@ -126,11 +171,18 @@ def test_a_table_of_cached_kernels_alone_is_refused(tmp_path: Path) -> None:
         load_probes(path)
 
 
+def is_wide(attention: Observation) -> bool:
+    """Whether its heads are wider than 64."""
+    return attention.work[Quantity("flops", Kind.ATTENTION, "bf16")] > 4 * 64 * attention.work[Quantity("scores", Kind.ATTENTION)]
+
+
 def test_what_a_table_does_not_tell_apart_leaves_the_rest_told() -> None:
-    """Attention of one number of tokens: its traffic takes the rate that kinds share."""
+    """Attention of one width and one number of tokens."""
+    observations = [each for each in load_probes(H200_IN_GRAPHS).observations if not (each.name.startswith("attention") and is_wide(each))]
     sources = gather([], [load_probes(H200_IN_GRAPHS)], "mine", "today")
-    rates = build_profile(fit(sources.observations, sources.own_launches), sources.origin, DEVICES.load("h200-sxm-141gb")).device.kernels
-    assert rates[Kind.ATTENTION].bytes_per_s.origin == "assumed"
+    rates = build_profile(fit(observations, sources.own_launches), sources.origin, DEVICES.load("h200-sxm-141gb")).device.kernels
+    assert rates[Kind.ATTENTION].scores_per_s is rates[Kind.ATTENTION].backward_scores_per_s is None
+    assert rates[Kind.ATTENTION].flops_per_s["bf16"].origin == "fitted"
     irregular = rates[Kind.POINTWISE].irregular_bytes_per_s
     assert irregular is not None
     assert irregular.origin == rates[Kind.POINTWISE].bytes_per_s.origin == "fitted"
@@ -152,6 +204,8 @@ def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str, others: t
         assert (again.kernels[kind].irregular_bytes_per_s is None) == (rate.irregular_bytes_per_s is None) == (kind is not Kind.POINTWISE)
         for item, constant in rate.flops_per_s.items():
             assert again.kernels[kind].flops_per_s[item].value == pytest.approx(constant.value, rel=1e-3)
+    for name in ("scores_per_s", "backward_scores_per_s", "backward_bytes_per_s"):
+        assert getattr(again.kernels[Kind.ATTENTION], name).value == pytest.approx(getattr(device.kernels[Kind.ATTENTION], name).value, rel=1e-3)
     irregular = [each.kernels[Kind.POINTWISE].irregular_bytes_per_s for each in (again, device)]
     assert irregular[0] is not None
     assert irregular[1] is not None
@@ -159,4 +213,5 @@ def test_the_preset_is_the_fit_to_our_timings(preset: str, table: str, others: t
     errors = {error.name: error.median for error in held_out_errors(sources.observations, sources.own_launches)}
     assert errors["gemm"] < 0.12
     assert errors["grouped_gemm"] < 0.10
-    assert errors["attention_forward_backward"] < 0.20
+    assert errors["attention_forward"] < 0.04
+    assert errors["attention_forward_backward"] < 0.03
