@@ -122,8 +122,8 @@ def _best(
         refits = some.refits
         sampled = [lowest_point(points.log_n, law.log_loss(refits[at : at + DRAWS_AT_ONCE], points))[0] for at in range(0, len(refits), DRAWS_AT_ONCE)]
         n_interval = ensemble.interval(np.exp(some.widened(np.concatenate(sampled), float(log_n[0]))), LEVEL)
-        losses = ensemble.forecast(law.log_loss(ensemble.refits, place), lowest, place)[:, 0]
-        loss_interval = ensemble.interval(np.exp(losses), LEVEL)
+        (low,), (high,) = np.exp(ensemble.log_loss_interval(law.log_loss(ensemble.refits, place), lowest, place, LEVEL))
+        loss_interval = (float(low), float(high))
     return Choice(
         experts=float(experts),
         n=n,

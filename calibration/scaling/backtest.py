@@ -15,7 +15,7 @@ from typing import Any
 
 from calibration.scaling.baselines import nearest_run, no_floor
 from calibration.scaling.blocks import block_refits, jackknife_sd
-from calibration.scaling.bootstrap import FORECAST_LEVEL, RUNS_PER_PARAMETER, Widening, bootstrap, central, farther, greatest, spread_noise
+from calibration.scaling.bootstrap import FORECAST_LEVEL, RUNS_PER_PARAMETER, Widening, bootstrap, central, farther, greatest, normal_half_width, spread_noise
 from calibration.scaling.choice import Auto, candidates_for, taken
 from calibration.scaling.fit import FitError, fit
 from calibration.scaling.laws.base import FittedLaw
@@ -43,8 +43,6 @@ FEWEST_SCORES = 10
 """With fewer forecasts inside the known runs a quantile of them says nothing: intervals stay as sampled."""
 
 NESTED_STARTS = 4
-NORMAL_HALF_WIDTH = 1.2815515655446004
-"""Half width of the central interval of a normal distribution at FORECAST_LEVEL, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ class Forecasts:
         """Which runs lie in their intervals [m], widened so."""
         import numpy as np
 
-        stretch = widening.stretch(self.low, self.high, self.points)
-        return np.asarray((stretch * self.low <= self.residual) & (self.residual <= stretch * self.high))
+        low, high = widening.ends(self.low, self.high, self.points, FORECAST_LEVEL)
+        return np.asarray((low <= self.residual) & (self.residual <= high))
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def forecasts_above(points: Points, law: FittedLaw | Auto, objective: Objective,
     ensemble = bootstrap(found, resamples=resamples, seed=seed)
     predicted = fitted.log_loss(found.theta, asked)
     drawn = ensemble.spread(fitted.log_loss(ensemble.refits, asked), predicted) + ensemble.scatter(len(asked), seed)
-    low, high = central(drawn - predicted)
+    low, high = central(drawn - predicted, FORECAST_LEVEL)
     return Forecasts(
         law=fitted.name,
         cut_flops=math.exp(log_cut),
@@ -198,7 +196,7 @@ def widening(points: Points, law: FittedLaw | Auto, objective: Objective, seed: 
         noise_sd = float(np.sqrt((spread_noise(nested) ** 2).mean()))
         sampled = np.hypot(jackknife_sd(fitted.log_loss(block_refits(nested), asked)), noise_sd)
         error = np.abs(asked.log_loss - fitted.log_loss(nested.theta, asked))
-        scores.append(error / (NORMAL_HALF_WIDTH * np.maximum(sampled, 1e-12)))
+        scores.append(error / (normal_half_width(FORECAST_LEVEL) * np.maximum(sampled, 1e-12)))
         errors.append(error / farther(asked, greatest(seen)))
     factor, least = _at_level(scores), _at_level(errors[-LAST_CUTS:])
     return Widening(max(1.0, factor or 1.0), least or 0.0, None if least is None else greatest(points))

@@ -1,6 +1,7 @@
 """How sure a fit is: refits to resampled runs, or to simulated losses when the runs are few."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from calibration.scaling.blocks import block_refits, jackknife_sd
 from calibration.scaling.descent import Minimum, minimise
@@ -26,26 +27,29 @@ MOST_LEVELS = 8
 class Widening:
     """What forecasts inside the known runs ask of intervals (see backtest).
 
-    Half widths are multiplied by ``factor`` >= 1. None of ln L at FORECAST_LEVEL, half the way from end to end, goes under ``least``, and beyond the greatest
-    ln N D of the known runs, ``log_nd``, under ``least`` times one more for each factor of e. ``log_nd`` is None where too few forecasts told ``least``.
+    Half widths are multiplied by ``factor`` >= 1. None of ln L at FORECAST_LEVEL, to either side, goes under ``least``, and beyond the greatest ln N D of the
+    known runs, ``log_nd``, under ``least`` times one more for each factor of e. ``log_nd`` is None where too few forecasts told ``least``.
     """
 
     factor: float = 1.0
     least: float = 0.0
     log_nd: float | None = None
 
-    def least_at(self, points: Points) -> Floats:
-        """The least half width of ln L at FORECAST_LEVEL [n]."""
+    def ends(self, low: Floats, high: Floats, points: Points, level: float) -> tuple[Floats, Floats]:
+        """Ends [n] of the interval at ``level`` of ln L at ``points``, about the estimate, from those sampled.
+
+        The least half width is carried to other levels as that of a normal distribution.
+        """
         import numpy as np
 
-        return np.zeros(len(points)) if self.log_nd is None else self.least * farther(points, self.log_nd)
+        known = 0.0 if self.log_nd is None else self.least * farther(points, self.log_nd)
+        least = known * normal_half_width(level) / normal_half_width(FORECAST_LEVEL)
+        return np.minimum(self.factor * low, -least), np.maximum(self.factor * high, least)
 
-    def stretch(self, low: Floats, high: Floats, points: Points) -> Floats:
-        """By how much what is drawn of ln L at ``points`` must move away from the estimate [n]: an interval at FORECAST_LEVEL has ends ``low`` and ``high``."""
-        import numpy as np
 
-        half_width = np.maximum(0.5 * self.factor * (high - low), SMALLEST_SD)
-        return np.asarray(self.factor * np.maximum(1.0, self.least_at(points) / half_width))
+def normal_half_width(level: float) -> float:
+    """Of the central interval of a normal distribution at ``level``, in standard deviations."""
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def farther(points: Points, log_nd: float) -> Floats:
@@ -58,11 +62,11 @@ def farther(points: Points, log_nd: float) -> Floats:
     return np.asarray(1 + np.maximum(0.0, points.log_n + points.log_d - log_nd))
 
 
-def central(drawn: Floats) -> tuple[Floats, Floats]:
-    """Ends [n] of the central interval at FORECAST_LEVEL of ``drawn`` [R, n]."""
+def central(drawn: Floats, level: float) -> tuple[Floats, Floats]:
+    """Ends [n] of the central interval at ``level`` of ``drawn`` [R, n]."""
     import numpy as np
 
-    low, high = np.quantile(drawn, [(1 - FORECAST_LEVEL) / 2, (1 + FORECAST_LEVEL) / 2], axis=0)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
@@ -113,16 +117,10 @@ class Ensemble:
         """The draws of ``spread``, further from the estimate by the widening's factor."""
         return estimate + self.widening.factor * (self.spread(values, estimate) - estimate)
 
-    def forecast(self, log_losses: Floats, estimate: Floats, points: Points) -> Floats:
-        """The draws [R, n] of ln L at ``points`` from its values [R + K, n] at the refits, widened; of what the law expects: runs scatter about it."""
-        return self.stretched(self.spread(log_losses, estimate), estimate, points)
-
-    def stretched(self, drawn: Floats, estimate: Floats, points: Points) -> Floats:
-        """Draws [R, n] of ln L, moved away from ``estimate`` [n] as the widening asks."""
-        import numpy as np
-
-        low, high = central(drawn - estimate)
-        return np.asarray(estimate + self.widening.stretch(low, high, points) * (drawn - estimate))
+    def log_loss_interval(self, log_losses: Floats, estimate: Floats, points: Points, level: float) -> tuple[Floats, Floats]:
+        """Ends [n] at ``level`` of what the law expects of ln L at ``points``, from its values [R + K, n] at the refits; runs scatter about it."""
+        low, high = self.widening.ends(*central(self.spread(log_losses, estimate) - estimate, level), points, level)
+        return estimate + low, estimate + high
 
     def scatter(self, count: int, seed: int) -> Floats:
         """Noise of ``count`` new runs for every draw [R, count]."""

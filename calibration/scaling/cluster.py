@@ -161,14 +161,14 @@ def allocate_hours(
         top_k=[each.top_k for each in candidates], total=[each.total_parameters for each in candidates],
     )  # fmt: skip
     log_loss = law.log_loss(theta, points)
-    drawn = None if ensemble is None else np.exp(ensemble.forecast(law.log_loss(ensemble.refits, points), log_loss, points))
+    intervals = None if ensemble is None else np.exp(ensemble.log_loss_interval(law.log_loss(ensemble.refits, points), log_loss, points, LEVEL)).T.tolist()
     choices = [
         TimedChoice(
             candidate=candidate,
             d=float(np.exp(points.log_d[index])),
             tokens_per_parameter=float(np.exp(points.log_d[index] - points.log_n[index])),
             loss=float(np.exp(log_loss[index])),
-            loss_interval=None if ensemble is None or drawn is None else ensemble.interval(drawn[:, index], LEVEL),
+            loss_interval=None if intervals is None else tuple(intervals[index]),
             within_band=bool(log_loss[index] <= log_loss.min() + math.log1p(BAND)),
             beyond="" if seen is None else hull_at(seen, law.variables, points.take([index])).words,
         )

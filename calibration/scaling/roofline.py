@@ -50,8 +50,7 @@ def roofline_at(fit: Fit, ensemble: Ensemble, point: Points) -> Roofline | None:
     n = np.sqrt(flops / (6 * ratios))
     points = points_like(point, n, n * ratios)
     estimate = fit.law.log_loss(fit.theta, points)
-    drawn = ensemble.forecast(fit.law.log_loss(ensemble.refits, points), estimate, points)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = ensemble.log_loss_interval(fit.law.log_loss(ensemble.refits, points), estimate, points, LEVEL)
     rho = rho_at(fit.law, fit.theta, points)
     return Roofline(
         flops=flops,

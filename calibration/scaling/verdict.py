@@ -41,7 +41,7 @@ class Verdict:
     """What limits the loss at one point (``n`` parameters, ``d`` tokens, ``experts``); intervals at LEVEL.
 
     ``rho`` = (-dL/dlnN) / (-dL/dlnD): above 1 one e-fold of parameters gains more than one of tokens. None for a law that lacks N or D. Intervals are those
-    of the bootstrap times the factor that the backtest asks for, that of the loss not under the least half width either; runs scatter about the loss.
+    of the bootstrap times the factor that the backtest asks for, those of the loss not under the least half width either; runs scatter about the loss.
     ``floor`` is what no N and D get under, ``floor_share`` its part of the loss.
     """
 
@@ -83,7 +83,7 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
     law = fit.law
     log_loss = law.log_loss(fit.theta, point)
     loss = float(np.exp(log_loss[0]))
-    log_losses = ensemble.forecast(law.log_loss(ensemble.refits, point), log_loss, point)[:, 0]
+    (low,), (high,) = np.exp(ensemble.log_loss_interval(law.log_loss(ensemble.refits, point), log_loss, point, LEVEL))
     rho = interval = probability = log_rho = None
     if {"n", "d"} <= set(law.variables):
         rho = float(rho_at(law, fit.theta, point)[0])
@@ -98,7 +98,7 @@ def verdict_at(fit: Fit, ensemble: Ensemble, point: Points, hours: Hours | None 
         d=float(np.exp(point.log_d[0])),
         experts=float(np.exp(point.log_e[0])),
         loss=loss,
-        loss_interval=ensemble.interval(np.exp(log_losses), LEVEL),
+        loss_interval=(float(low), float(high)),
         rho=rho,
         rho_interval=interval,
         probability_parameter_bound=probability,

@@ -17,7 +17,7 @@ import numpy as np
 from balanced_grids import TOP_K, Setting, runs, setting, setting_of
 
 from calibration.scaling.backtest import widening
-from calibration.scaling.bootstrap import bootstrap, central
+from calibration.scaling.bootstrap import FORECAST_LEVEL, bootstrap, central
 from calibration.scaling.fit import fit
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective, parse_priors
@@ -36,8 +36,8 @@ def forecast(rows: list[RunRow], wanted: list[Setting], objective: Objective) ->
     ensemble = replace(bootstrap(found), widening=widening(found.points, law, objective))
     estimate = law.log_loss(found.theta, asked)
     drawn = ensemble.spread(law.log_loss(ensemble.refits, asked), estimate) + ensemble.scatter(len(asked), seed=0)
-    low, high = central(ensemble.stretched(drawn, estimate, asked))
-    yield from zip(wanted, np.exp(estimate).tolist(), np.exp(low).tolist(), np.exp(high).tolist(), strict=True)
+    low, high = ensemble.widening.ends(*central(drawn - estimate, FORECAST_LEVEL), asked, FORECAST_LEVEL)
+    yield from zip(wanted, np.exp(estimate).tolist(), np.exp(estimate + low).tolist(), np.exp(estimate + high).tolist(), strict=True)
 
 
 def judge(rows: list[RunRow], forecasts: Path) -> str:

@@ -8,6 +8,7 @@ import gzip
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,15 +17,17 @@ from configuration.overrides import parse_single
 from simulator.program.build import build_program
 from simulator.specs import load_model, load_plan
 from simulator.specs.presets import DEVICES
-from trainer.measure.profile import DEVICE_WORK, LAUNCHES
-from trainer.measure.spans import Span, length, overlap_of, union
 
 CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaStreamWaitEvent", "cudaEventRecord", "cudaStreamSynchronize", "cudaDeviceSynchronize")
 """What their names begin with."""
 
-HOST_WORK = ("cpu_op", "user_annotation", *LAUNCHES)
+HOST_WORK = ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")
+DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
+"""Categories of a trace's events."""
 
 Event = dict[str, Any]
+Span = tuple[float, float]
+"""Beginning and end, seconds."""
 
 
 def main() -> None:
@@ -87,13 +90,30 @@ def devices(events: list[Event]) -> dict[str, Any]:
             collectives[" ".join(str(event["args"][key]) for key in ("Collective name", "In msg nelems", "dtype"))].append(event)
     talking = [_span(event) for event in work if event["name"].startswith("nccl")]
     working = [_span(event) for event in work if not event["name"].startswith("nccl")]
-    overlap = overlap_of(talking, working)
+    whole = union(talking + working)
+    computation_s = length(union(working))
     return {
-        "communication_s": overlap.communication_s, "computation_s": overlap.computation_s, "exposed_s": overlap.exposed_s,
-        "idle_s": max(end for _, end in talking + working) - min(begin for begin, _ in talking + working) - length(union(talking + working)),
+        "communication_s": length(union(talking)), "computation_s": computation_s, "exposed_s": length(whole) - computation_s,
+        "idle_s": whole[-1][1] - whole[0][0] - length(whole),
         "collectives": {name: {"count": len(of), "median_s": median(event["dur"] for event in of) / 1e6, "longest_s": max(event["dur"] for event in of) / 1e6}
                         for name, of in sorted(collectives.items())},
     }  # fmt: skip
+
+
+def union(spans: Iterable[Span]) -> list[Span]:
+    """Disjoint spans that cover the same time."""
+    merged: list[Span] = []
+    for begin, end in sorted(spans):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def length(spans: Iterable[Span]) -> float:
+    """Seconds of disjoint spans."""
+    return sum(end - begin for begin, end in spans)
 
 
 def _span(event: Event) -> Span:

@@ -12,8 +12,7 @@ import pytest
 
 from calibration.scaling.backtest import backtest, backtest_document, forecasts_above, widening
 from calibration.scaling.baselines import nearest_run, no_floor
-from calibration.scaling.bootstrap import Widening, bootstrap, central, farther
-from calibration.scaling.fit import fit
+from calibration.scaling.bootstrap import Widening, farther
 from calibration.scaling.gates import Gates, gated
 from calibration.scaling.laws import fitted_law_named
 from calibration.scaling.objective import Objective
@@ -86,18 +85,15 @@ def test_forecasts_that_were_wrong_ask_for_a_least_half_width() -> None:
     assert (few.least, few.log_nd) == (0.0, None)
 
 
-def test_a_forecast_is_covered_where_its_stretched_interval_holds_the_run() -> None:
+def test_a_forecast_is_covered_where_its_widened_interval_holds_the_run() -> None:
     points, least_squares = grid(0.003, side=7), Objective(float("inf"))
-    cut = float(np.quantile(points.log_c, 0.6))
-    forecasts = forecasts_above(points, CHINCHILLA, least_squares, cut)
-    asked = Widening(1.5, 0.004, cut - float(np.log(6)))
-    found = fit(points.take(points.log_c <= cut), CHINCHILLA, least_squares, random_starts=8)
-    ensemble = replace(bootstrap(found, resamples=100), widening=asked)
-    estimate = CHINCHILLA.log_loss(found.theta, forecasts.points)
-    drawn = ensemble.spread(CHINCHILLA.log_loss(ensemble.refits, forecasts.points), estimate) + ensemble.scatter(len(estimate), seed=0)
-    low, high = central(ensemble.stretched(drawn, estimate, forecasts.points))
-    assert (0.5 * (high - low) >= asked.least_at(forecasts.points) - 1e-12).all()
-    assert forecasts.covered(asked).tolist() == ((low <= forecasts.points.log_loss) & (forecasts.points.log_loss <= high)).tolist()
+    forecasts = forecasts_above(points, CHINCHILLA, least_squares, float(np.quantile(points.log_c, 0.6)))
+    reached = np.abs(forecasts.residual)
+    assert forecasts.covered(Widening(least=float(reached.max()), log_nd=100.0)).all()
+    assert not forecasts.covered(Widening(least=0.99 * float(reached.max()), log_nd=100.0))[reached.argmax()]
+    low, high = Widening(1.5, 0.004, 100.0).ends(forecasts.low, forecasts.high, forecasts.points, 0.8)
+    assert high == pytest.approx(np.maximum(1.5 * forecasts.high, 0.004))
+    assert low == pytest.approx(np.minimum(1.5 * forecasts.low, -0.004))
 
 
 def test_errors_are_expected_to_grow_with_the_compute_beyond_what_is_known() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration.scaling.bootstrap import Ensemble, Widening, bootstrap, central
+from calibration.scaling.bootstrap import Ensemble, Widening, bootstrap
 from calibration.scaling.fit import Fit, fit
 from calibration.scaling.hull import hull_at
 from calibration.scaling.laws import fitted_law_named
@@ -66,12 +66,13 @@ def test_widening_moves_the_ends_of_an_interval_away_from_the_estimate(studied: 
 def test_a_loss_is_promised_no_more_tightly_than_forecasts_were_right(studied: tuple[Fit, Ensemble]) -> None:
     found, ensemble = studied
     inside, far = points_at(n=1e7, d=1e9), points_at(n=1e9, d=1e11)
-    known = Widening(least=0.05, log_nd=float(np.log(1e16)))
+    known = replace(ensemble, widening=Widening(least=0.05, log_nd=float(np.log(1e16))))
     for point, least in ((inside, 0.05), (far, 0.05 * (1 + np.log(1e4)))):
         estimate = found.law.log_loss(found.theta, point)
-        drawn = replace(ensemble, widening=known).forecast(found.law.log_loss(ensemble.refits, point), estimate, point)
-        low, high = central(drawn)
-        assert 0.5 * (high - low) == pytest.approx(least)
+        low, high = known.log_loss_interval(found.law.log_loss(ensemble.refits, point), estimate, point, 0.8)
+        assert np.concatenate([low, high]) == pytest.approx(np.concatenate([estimate - least, estimate + least]))
+        verdict = verdict_at(found, known, point)
+        assert np.log(verdict.loss_interval) == pytest.approx(estimate + 1.5293 * np.array([-least, least]), rel=1e-3)
 
 
 def test_the_roofline_lies_above_both_of_its_limits_and_is_lowest_where_rho_is_one(studied: tuple[Fit, Ensemble]) -> None:
