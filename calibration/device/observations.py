@@ -23,7 +23,8 @@ Term = Literal[
     "exponentials", "scores", "backward_scores",
 ]  # fmt: skip
 
-TRAFFIC = ("bytes", "irregular_bytes", "backward_bytes")
+TRAFFIC: tuple[Term, Term, Term] = ("bytes", "irregular_bytes", "backward_bytes")
+"""What the traffic of an operation counts as, by its ``mover`` (``simulator/time/kernels.py``)."""
 
 
 class Quantity(NamedTuple):
@@ -38,8 +39,6 @@ class Quantity(NamedTuple):
     item: str = ""
 
 
-MOVED: tuple[Term, Term, Term] = ("bytes", "irregular_bytes", "backward_bytes")
-"""What the traffic of an operation counts as, by its ``mover`` (``simulator/time/kernels.py``)."""
 EXPONENTIALS = Quantity("exponentials")
 LISTED_LAUNCHES = Quantity("listed_launches")
 
@@ -105,7 +104,7 @@ def _add_work(done: dict[tuple[str, str], dict[Quantity, float]], operations: tu
         row[LISTED_LAUNCHES if compiled.listed[position] else Quantity("launches", operation.kind)] += count * float(launches[position])
         if products[position]:
             row[Quantity("products", operation.kind)] += count * float(products[position])
-        moved = MOVED[compiled.mover[position]]
+        moved = TRAFFIC[compiled.mover[position]]
         row[Quantity("bytes" if on_cpu and moved == "irregular_bytes" else moved, operation.kind)] += count * float(traffic[position])
         if exponentials[position]:
             row[EXPONENTIALS] += count * float(exponentials[position])

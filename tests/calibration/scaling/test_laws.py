@@ -89,6 +89,9 @@ def test_terms_in_a_norm_of_one_are_the_joint_law_and_other_norms_are_recovered(
     assert weighted_slopes(log_sum_exp(logs)[1], slopes)[0] == pytest.approx(numeric, abs=1e-6)
     found = fit(replace(points, log_loss=law.log_loss(theta, points)), law)
     assert found.coefficients == pytest.approx(truth, rel=1e-3)
+    sum_of_terms = fit(points, law)
+    assert sum_of_terms.certificate.at_bound == ("p",)
+    assert sum_of_terms.coefficients["p"] == 1
 
 
 def test_experts_as_size_is_nested_in_the_joint_law_and_recovered() -> None:
